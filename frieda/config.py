@@ -25,7 +25,9 @@ MIB: Final = 1024 * 1024
 UNLIMITED: Final = -1
 
 
-def setting(default: Any, doc: str, *, least: float | None = None, most: float | None = None) -> Any:
+def setting(
+    default: Any, doc: str, *, least: float | None = None, most: float | None = None
+) -> Any:
     """A dataclass field with its meaning and, for a number, its bounds (inclusive)."""
     metadata = {"doc": doc, "least": least, "most": most}
     if callable(default):
@@ -50,7 +52,9 @@ class Checked:
             check_bounds(spec, getattr(self, spec.name))
         for name, allowed in self.choices.items():
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"{name} = {getattr(self, name)!r}: must be one of {', '.join(allowed)}")
+                raise ConfigError(
+                    f"{name} = {getattr(self, name)!r}: must be one of {', '.join(allowed)}"
+                )
 
 
 def check_bounds(spec: Field[Any], value: Any, name: str | None = None) -> None:
@@ -67,15 +71,37 @@ def check_bounds(spec: Field[Any], value: Any, name: str | None = None) -> None:
 class TopicConfig(Checked):
     """The settings of a topic. On the command line and on the wire they have Kafka's dotted names."""
 
-    retention_ms: int = setting(7 * 24 * 3600 * 1000, "delete closed segments older than this; -1: never", least=-1)
-    retention_bytes: int = setting(UNLIMITED, "delete the oldest closed segments above this size of a partition; -1: never", least=-1)
-    segment_bytes: int = setting(256 * MIB, "start a new segment file at this size", least=KIB, most=2**31 - 1)
-    segment_ms: int = setting(7 * 24 * 3600 * 1000, "start a new segment file when the first record of the open one is this old", least=1)
-    max_message_bytes: int = setting(16 * MIB, "the largest record batch that a produce may carry", least=KIB, most=2**30)
-    index_interval_bytes: int = setting(4 * KIB, "at most this many bytes of log between two index entries", least=KIB)
-    flush: str = setting("", "when appends reach the disk: never, interval or batch; empty: as the broker is set")
-    validate: str = setting("header", "what a produce is checked for: header, or deep (every record is walked)")
-    message_timestamp_type: str = setting("CreateTime", "CreateTime: a record keeps the producer's timestamp (the only choice so far)")
+    retention_ms: int = setting(
+        7 * 24 * 3600 * 1000, "delete closed segments older than this; -1: never", least=-1
+    )
+    retention_bytes: int = setting(
+        UNLIMITED,
+        "delete the oldest closed segments above this size of a partition; -1: never",
+        least=-1,
+    )
+    segment_bytes: int = setting(
+        256 * MIB, "start a new segment file at this size", least=KIB, most=2**31 - 1
+    )
+    segment_ms: int = setting(
+        7 * 24 * 3600 * 1000,
+        "start a new segment file when the first record of the open one is this old",
+        least=1,
+    )
+    max_message_bytes: int = setting(
+        16 * MIB, "the largest record batch that a produce may carry", least=KIB, most=2**30
+    )
+    index_interval_bytes: int = setting(
+        4 * KIB, "at most this many bytes of log between two index entries", least=KIB
+    )
+    flush: str = setting(
+        "", "when appends reach the disk: never, interval or batch; empty: as the broker is set"
+    )
+    validate: str = setting(
+        "header", "what a produce is checked for: header, or deep (every record is walked)"
+    )
+    message_timestamp_type: str = setting(
+        "CreateTime", "CreateTime: a record keeps the producer's timestamp (the only choice so far)"
+    )
     cleanup_policy: str = setting("delete", "what retention does (the only choice so far)")
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -103,7 +129,9 @@ class TopicConfig(Checked):
                 values[spec.name] = text
                 allowed = self.choices.get(spec.name, (text,))
                 if text not in allowed:
-                    raise ConfigError(f"{key} = {text!r}: must be one of {', '.join(c for c in allowed if c)}")
+                    raise ConfigError(
+                        f"{key} = {text!r}: must be one of {', '.join(c for c in allowed if c)}"
+                    )
         return replace(self, **values)
 
     def as_text(self) -> dict[str, str]:
@@ -113,7 +141,15 @@ class TopicConfig(Checked):
 
 def default_buffer_classes() -> dict[int, int]:
     """Sizes and counts of the pool's buffers: 57 MiB of address space, touched only as far as used."""
-    return {4 * KIB: 64, 16 * KIB: 64, 64 * KIB: 32, 256 * KIB: 16, MIB: 16, 4 * MIB: 4, 17 * MIB: 1}
+    return {
+        4 * KIB: 64,
+        16 * KIB: 64,
+        64 * KIB: 32,
+        256 * KIB: 16,
+        MIB: 16,
+        4 * MIB: 4,
+        17 * MIB: 1,
+    }
 
 
 def default_listeners() -> tuple[str, ...]:
@@ -126,26 +162,65 @@ class BrokerConfig(Checked):
 
     broker_id: int = setting(0, "the number of this broker", least=0, most=2**31 - 1)
     data: str = setting("./frieda-data", "the folder of the log")
-    listen: tuple[str, ...] = setting(default_listeners, "the addresses to listen at, each a transport URL")
+    listen: tuple[str, ...] = setting(
+        default_listeners, "the addresses to listen at, each a transport URL"
+    )
     polling: str = setting("adaptive", "how the event loop waits: event, adaptive or busy")
-    polling_window_us: int = setting(2000, "adaptive: keep polling this long after the last message", least=0, most=1_000_000)
-    flush: str = setting("never", "when appends reach the disk: never, interval or batch (before the acknowledgement)")
-    flush_interval_ms: int = setting(1000, "flush = interval: at most this long between append and fsync", least=1)
-    default_partitions: int = setting(1, "partitions of a topic that is made without saying how many", least=1, most=10_000)
-    auto_create_topics: bool = setting(False, "make a topic when a client asks for the metadata of one that is missing")
-    max_frame_bytes: int = setting(17 * MIB, "the largest frame; a larger one closes its connection", least=64 * KIB, most=2**30)
+    polling_window_us: int = setting(
+        2000, "adaptive: keep polling this long after the last message", least=0, most=1_000_000
+    )
+    flush: str = setting(
+        "never",
+        "when appends reach the disk: never, interval or batch (before the acknowledgement)",
+    )
+    flush_interval_ms: int = setting(
+        1000, "flush = interval: at most this long between append and fsync", least=1
+    )
+    default_partitions: int = setting(
+        1, "partitions of a topic that is made without saying how many", least=1, most=10_000
+    )
+    auto_create_topics: bool = setting(
+        False, "make a topic when a client asks for the metadata of one that is missing"
+    )
+    max_frame_bytes: int = setting(
+        17 * MIB,
+        "the largest frame; a larger one closes its connection",
+        least=64 * KIB,
+        most=2**30,
+    )
     max_connections: int = setting(10_000, "connections beyond this are closed at once", least=1)
-    max_in_flight_requests: int = setting(256, "requests of one connection under way; reading pauses at this", least=1)
-    max_parked_batches: int = setting(64, "batches of one producer and partition that may wait for an earlier one", least=0)
+    max_in_flight_requests: int = setting(
+        256, "requests of one connection under way; reading pauses at this", least=1
+    )
+    max_parked_batches: int = setting(
+        64, "batches of one producer and partition that may wait for an earlier one", least=0
+    )
     park_timeout_ms: int = setting(5000, "how long such a batch may wait", least=1)
-    max_producers: int = setting(100_000, "idempotent producers remembered for each partition", least=1)
-    producer_expiry_ms: int = setting(24 * 3600 * 1000, "forget an idempotent producer that sent nothing for this long", least=1000)
-    max_fetch_bytes: int = setting(4 * MIB, "a fetch never answers with more, but for a first batch that is larger", least=64 * KIB)
+    max_producers: int = setting(
+        100_000, "idempotent producers remembered for each partition", least=1
+    )
+    producer_expiry_ms: int = setting(
+        24 * 3600 * 1000,
+        "forget an idempotent producer that sent nothing for this long",
+        least=1000,
+    )
+    max_fetch_bytes: int = setting(
+        4 * MIB,
+        "a fetch never answers with more, but for a first batch that is larger",
+        least=64 * KIB,
+    )
     retention_check_interval_ms: int = setting(60_000, "how often retention is applied", least=10)
     shutdown_timeout_s: float = setting(30.0, "how long a graceful stop may take", least=0.1)
-    check_crc_on_fetch: bool = setting(True, "check each stored batch before it is sent to a consumer")
-    reorder_responses: bool = setting(False, "answer each connection in the order of its requests (the published first attempt; for comparison)")
-    buffers: dict[int, int] = setting(default_buffer_classes, "the pool: buffer size in bytes -> how many")
+    check_crc_on_fetch: bool = setting(
+        True, "check each stored batch before it is sent to a consumer"
+    )
+    reorder_responses: bool = setting(
+        False,
+        "answer each connection in the order of its requests (the published first attempt; for comparison)",
+    )
+    buffers: dict[int, int] = setting(
+        default_buffer_classes, "the pool: buffer size in bytes -> how many"
+    )
     topic: TopicConfig = setting(TopicConfig, "the settings of topics that do not say otherwise")
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -161,12 +236,20 @@ class ClientConfig(Checked):
     bootstrap: str = setting("tcp://127.0.0.1:9500", "addresses of brokers, separated by commas")
     client_id: str = setting("frieda", "a name for the broker's logs")
     polling: str = setting("adaptive", "how the event loop waits: event, adaptive or busy")
-    polling_window_us: int = setting(2000, "adaptive: keep polling this long after the last message", least=0, most=1_000_000)
+    polling_window_us: int = setting(
+        2000, "adaptive: keep polling this long after the last message", least=0, most=1_000_000
+    )
     request_timeout_s: float = setting(30.0, "how long one request may take", least=0.001)
-    connect_timeout_s: float = setting(10.0, "how long one connection attempt may take", least=0.001)
-    retry_backoff_s: float = setting(0.05, "the first pause before a retry; doubles up to 1 s", least=0.0)
+    connect_timeout_s: float = setting(
+        10.0, "how long one connection attempt may take", least=0.001
+    )
+    retry_backoff_s: float = setting(
+        0.05, "the first pause before a retry; doubles up to 1 s", least=0.0
+    )
     metadata_max_age_s: float = setting(300.0, "ask for metadata again after this", least=0.1)
-    max_frame_bytes: int = setting(17 * MIB, "the largest frame this client takes", least=64 * KIB, most=2**30)
+    max_frame_bytes: int = setting(
+        17 * MIB, "the largest frame this client takes", least=64 * KIB, most=2**30
+    )
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"polling": get_args(PollingMode)}
 
@@ -177,13 +260,23 @@ class ProducerConfig(ClientConfig):
 
     acks: int = setting(-1, "0: none, 1: the leader, -1: all in-sync replicas", least=-1, most=1)
     idempotence: bool = setting(True, "number the batches so that a retry is never stored twice")
-    linger_ms: float = setting(0.0, "wait this long for a batch to fill; 0: send at once", least=0.0)
+    linger_ms: float = setting(
+        0.0, "wait this long for a batch to fill; 0: send at once", least=0.0
+    )
     batch_bytes: int = setting(64 * KIB, "close a batch at this size", least=64, most=2**30)
-    buffer_bytes: int = setting(32 * MIB, "bytes of records that may wait for their acknowledgement; send() waits above", least=KIB)
+    buffer_bytes: int = setting(
+        32 * MIB,
+        "bytes of records that may wait for their acknowledgement; send() waits above",
+        least=KIB,
+    )
     max_in_flight: int = setting(5, "batches of one partition under way at once", least=1, most=64)
-    delivery_timeout_s: float = setting(120.0, "a record fails when not acknowledged within this", least=0.001)
+    delivery_timeout_s: float = setting(
+        120.0, "a record fails when not acknowledged within this", least=0.001
+    )
     compression: str = setting("none", "none, gzip, snappy, lz4 or zstd")
-    ordering: str = setting("partition", "results come in send order for each partition, or for the whole producer")
+    ordering: str = setting(
+        "partition", "results come in send order for each partition, or for the whole producer"
+    )
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "polling": get_args(PollingMode),
@@ -196,13 +289,21 @@ class ProducerConfig(ClientConfig):
 class ConsumerConfig(ClientConfig):
     """The settings of a Consumer."""
 
-    group: str | None = setting(None, "the name that committed offsets are kept under (no rebalancing)")
+    group: str | None = setting(
+        None, "the name that committed offsets are kept under (no rebalancing)"
+    )
     start: str = setting("latest", "where to start without a committed offset: earliest or latest")
     min_bytes: int = setting(1, "a fetch waits until this many bytes are there", least=0)
-    max_bytes: int = setting(MIB, "a fetch brings at most this many bytes of one partition", least=KIB)
+    max_bytes: int = setting(
+        MIB, "a fetch brings at most this many bytes of one partition", least=KIB
+    )
     max_wait_ms: int = setting(500, "a fetch waits at most this long", least=0)
-    prefetch_bytes: int = setting(8 * MIB, "fetched bytes that may wait for the application", least=KIB)
-    auto_commit_interval_s: float = setting(0.0, "commit positions this often, when a group is set; 0: only when told", least=0.0)
+    prefetch_bytes: int = setting(
+        8 * MIB, "fetched bytes that may wait for the application", least=KIB
+    )
+    auto_commit_interval_s: float = setting(
+        0.0, "commit positions this often, when a group is set; 0: only when told", least=0.0
+    )
     check_crcs: bool = setting(True, "check each batch's checksum on arrival too")
     isolation: str = setting("read_uncommitted", "read_uncommitted (the only choice so far)")
 

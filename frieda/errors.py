@@ -95,7 +95,7 @@ ERROR_TABLE: dict[ErrorCode, ErrorRow] = {
     ErrorCode.INVALID_RECORD: ErrorRow(False, "the record batch does not hold what its header says"),
     ErrorCode.UNKNOWN_TOPIC_ID: ErrorRow(True, "the broker has no topic of this id (was it deleted and made again?)"),
     ErrorCode.DISK_FULL: ErrorRow(True, "the broker's disk is full"),
-    ErrorCode.LOG_FAILED: ErrorRow(False, "an fsync of this log failed, so it takes no more writes until the broker restarts"),
+    ErrorCode.LOG_FAILED: ErrorRow(False, "an fsync of this log failed; it takes no more writes until a restart"),
     ErrorCode.CORRUPT_LOG: ErrorRow(False, "the stored bytes at this offset are damaged"),
     ErrorCode.BROKER_STOPPING: ErrorRow(True, "the broker is shutting down"),
     ErrorCode.BUSY: ErrorRow(True, "the broker is at one of its limits; try again"),

@@ -6,7 +6,7 @@ the connection ends. What differs between transports is only how the bytes trave
 
 Memory
     A received message is a writable memoryview that is valid *only during the call*. Its receiver may
-    change it in place. Who needs it longer calls `Lease.keep`, which is free of copying where
+    change it in place. Who needs it longer calls `BufferPool.keep`, which is free of copying where
     the message has a buffer of its own and a short copy into a pooled buffer where it has not.
     A sent body is borrowed until the transport no longer needs it; if a lease came with it, the transport
     releases it at that moment, also when the connection breaks.
