@@ -165,6 +165,9 @@ class BrokerConfig(Checked):
     listen: tuple[str, ...] = setting(
         default_listeners, "the addresses to listen at, each a transport URL"
     )
+    advertise: tuple[str, ...] = setting(
+        tuple, "the addresses that clients are told, when not those it listens at"
+    )
     polling: str = setting("adaptive", "how the event loop waits: event, adaptive or busy")
     polling_window_us: int = setting(
         2000, "adaptive: keep polling this long after the last message", least=0, most=1_000_000

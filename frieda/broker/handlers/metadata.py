@@ -1,0 +1,77 @@
+"""Metadata, version 0: brokers with their listeners, topics with their partitions and leaders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from frieda.broker.request import HandlerEntry, Request
+from frieda.errors import BrokerError, ErrorCode
+from frieda.wire.messages import (
+    ApiKey,
+    BrokerEntry,
+    MetadataRequest,
+    MetadataResponse,
+    PartitionEntry,
+    TopicEntry,
+)
+
+if TYPE_CHECKING:
+    from frieda.broker.broker import Broker
+    from frieda.broker.topics import Topic
+
+
+async def handle(broker: Broker, request: Request) -> None:
+    """Topics that are missing are made when both the broker's settings and the client want it."""
+    message: MetadataRequest = request.message
+    broker_id = broker.config.broker_id
+    if message.topics is None:
+        topics = [_entry(topic, broker_id) for topic in broker.topics]
+    else:
+        topics = [await _look_up(broker, name, message) for name in message.topics]
+    request.answer(
+        MetadataResponse(
+            broker.cluster_id,
+            broker_id,
+            (BrokerEntry(broker_id, None, broker.listeners),),
+            tuple(topics),
+        )
+    )
+
+
+async def _look_up(broker: Broker, name: str, message: MetadataRequest) -> TopicEntry:
+    topic = broker.topics.get(name)
+    if topic is None and message.allow_auto_create and broker.config.auto_create_topics:
+        try:
+            topic = await broker.create_topic(name, -1, -1, {}, validate_only=False)
+        except BrokerError as error:
+            if error.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
+                return TopicEntry(name, b"", int(error.code), error.detail, ())
+            topic = broker.topics.get(name)
+    if topic is None:
+        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return TopicEntry(name, b"", int(code), f"there is no topic {name!r}", ())
+    return _entry(topic, broker.config.broker_id)
+
+
+def _entry(topic: Topic, broker_id: int) -> TopicEntry:
+    return TopicEntry(
+        topic.name,
+        topic.topic_id,
+        0,
+        "",
+        tuple(
+            PartitionEntry(
+                partition.index,
+                0,
+                broker_id,
+                partition.leader_epoch,
+                (broker_id,),
+                (broker_id,),
+                (),
+            )
+            for partition in topic.partitions
+        ),
+    )
+
+
+entry = HandlerEntry(ApiKey.METADATA, handle)

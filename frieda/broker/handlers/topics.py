@@ -1,0 +1,118 @@
+"""CreateTopics, DeleteTopics, DescribeTopics and AlterTopics, version 0. Each topic has its own outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from frieda.broker.request import HandlerEntry, Request
+from frieda.broker.topics import Topic
+from frieda.errors import BrokerError, ErrorCode
+from frieda.wire.messages import (
+    AlterTopicsRequest,
+    AlterTopicsResponse,
+    ApiKey,
+    CreateTopicsRequest,
+    CreateTopicsResponse,
+    DeleteTopicsRequest,
+    DeleteTopicsResponse,
+    DescribeTopicsRequest,
+    DescribeTopicsResponse,
+    PartitionDescription,
+    TopicDescription,
+    TopicOutcome,
+)
+
+if TYPE_CHECKING:
+    from frieda.broker.broker import Broker
+
+
+async def create(broker: Broker, request: Request) -> None:
+    message: CreateTopicsRequest = request.message
+    outcomes = [
+        await _outcome(
+            new.name,
+            broker.create_topic(
+                new.name,
+                new.partitions,
+                new.replication_factor,
+                new.configs,
+                validate_only=message.validate_only,
+            ),
+        )
+        for new in message.topics
+    ]
+    request.answer(CreateTopicsResponse(tuple(outcomes)))
+
+
+async def delete(broker: Broker, request: Request) -> None:
+    message: DeleteTopicsRequest = request.message
+    outcomes = [await _outcome(name, broker.delete_topic(name)) for name in message.topics]
+    request.answer(DeleteTopicsResponse(tuple(outcomes)))
+
+
+async def alter(broker: Broker, request: Request) -> None:
+    message: AlterTopicsRequest = request.message
+    outcomes = [
+        await _outcome(change.name, broker.alter_topic(change.name, change.configs))
+        for change in message.topics
+    ]
+    request.answer(AlterTopicsResponse(tuple(outcomes)))
+
+
+def describe(broker: Broker, request: Request) -> None:
+    message: DescribeTopicsRequest = request.message
+    if message.topics is None:
+        described = [_describe(topic, broker.config.broker_id) for topic in broker.topics]
+    else:
+        described = [_describe_named(broker, name) for name in message.topics]
+    request.answer(DescribeTopicsResponse(tuple(described)))
+
+
+async def _outcome(name: str, change: Awaitable[Topic | None]) -> TopicOutcome:
+    try:
+        topic = await change
+    except BrokerError as error:
+        return TopicOutcome(name, b"", int(error.code), error.detail)
+    return TopicOutcome(name, b"" if topic is None else topic.topic_id, 0, "")
+
+
+def _describe_named(broker: Broker, name: str) -> TopicDescription:
+    topic = broker.topics.get(name)
+    if topic is None:
+        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        return TopicDescription(name, b"", int(code), f"there is no topic {name!r}", {}, ())
+    return _describe(topic, broker.config.broker_id)
+
+
+def _describe(topic: Topic, broker_id: int) -> TopicDescription:
+    return TopicDescription(
+        topic.name,
+        topic.topic_id,
+        0,
+        "",
+        topic.config.as_text(),
+        tuple(
+            PartitionDescription(
+                partition.index,
+                broker_id,
+                partition.leader_epoch,
+                partition.log.log_start_offset,
+                partition.log.log_end_offset,
+                partition.high_watermark,
+                partition.log.size_bytes,
+                partition.log.segment_count,
+                len(partition.log.producers),
+                partition.log.failure or "",
+            )
+            for partition in topic.partitions
+        ),
+    )
+
+
+entries = (
+    HandlerEntry(ApiKey.CREATE_TOPICS, create),
+    HandlerEntry(ApiKey.DELETE_TOPICS, delete),
+    HandlerEntry(ApiKey.ALTER_TOPICS, alter),
+    HandlerEntry(ApiKey.DESCRIBE_TOPICS, describe),
+)

@@ -1,0 +1,142 @@
+"""The broker process: listeners, sessions, signals, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from frieda.broker.broker import Broker
+from frieda.broker.garbage import QuietGarbageCollector
+from frieda.broker.handlers.table import HANDLERS
+from frieda.broker.request import Handler
+from frieda.broker.session import Session
+from frieda.clock import Clock, SystemClock
+from frieda.config import MIB, BrokerConfig
+from frieda.storage.filesystem import FileSystem, RealFileSystem
+from frieda.transports.base import Connection, Listener, Receiver, TransportLimits, TransportRuntime
+from frieda.transports.buffers import BufferPool
+from frieda.transports.polling import PollingEngine
+from frieda.transports.registry import Transports
+
+if TYPE_CHECKING:
+    from frieda.errors import TransportError
+
+logger = logging.getLogger(__name__)
+
+
+class Server:
+    """One broker and all that connects to it. `start`, then `stop`; or `run` for a whole life."""
+
+    def __init__(
+        self,
+        config: BrokerConfig,
+        *,
+        filesystem: FileSystem | None = None,
+        clock: Clock | None = None,
+        handlers: Mapping[int, Handler] = HANDLERS,
+    ) -> None:
+        self.config = config
+        self.pool = BufferPool(config.buffers)
+        self.engine = PollingEngine(config.polling, window_us=config.polling_window_us)
+        self.broker = Broker(
+            config,
+            filesystem=filesystem or RealFileSystem(),
+            clock=clock or SystemClock(),
+            pool=self.pool,
+            engine=self.engine,
+        )
+        self._handlers = handlers
+        self._listeners: list[Listener] = []
+        self._sessions: set[Session] = set()
+        self._collector = QuietGarbageCollector()
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where it listens, with real ports."""
+        return tuple(listener.url for listener in self._listeners)
+
+    async def start(self, *, quiet_garbage: bool = False) -> None:
+        """Open the data folder, then listen. Raises StorageError or TransportError, leaving nothing open."""
+        self.engine.start(asyncio.get_running_loop())
+        try:
+            await self.broker.open()
+        except BaseException:
+            self.engine.close()
+            self.pool.close()
+            raise
+        limits = TransportLimits(
+            max_message_bytes=self.config.max_frame_bytes,
+            hard_limit_bytes=max(64 * MIB, 4 * self.config.max_frame_bytes),
+        )
+        transports = Transports(TransportRuntime(pool=self.pool, engine=self.engine, limits=limits))
+        try:
+            for url in self.config.listen:
+                listener = await transports.for_url(url).listen(url, self._accept)
+                self._listeners.append(listener)
+        except BaseException:
+            await self.stop()
+            raise
+        self.broker.listeners = self.config.advertise or self.urls
+        if quiet_garbage:
+            self._collector.start()
+
+    async def stop(self) -> None:
+        """Stop accepting, finish what is under way within shutdown_timeout_s, flush, close."""
+        self._collector.stop()
+        for listener in self._listeners:
+            await listener.close()
+        timeout_s = self.config.shutdown_timeout_s
+        sessions = tuple(self._sessions)
+        if sessions:
+            drains = [asyncio.ensure_future(session.drain()) for session in sessions]
+            _, late = await asyncio.wait(drains, timeout=timeout_s)
+            for drain in late:
+                drain.cancel()
+            await asyncio.gather(*drains, return_exceptions=True)
+            await asyncio.gather(*(session.connection.close(timeout_s) for session in sessions))
+        await self.broker.close()
+        self.engine.close()
+        for leak in self.pool.close():
+            logger.warning("a buffer was not returned: %s", leak)
+
+    async def run(self, ready: asyncio.Event | None = None) -> None:
+        """Start, serve until SIGTERM or SIGINT, stop."""
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        try:
+            await self.start(quiet_garbage=True)
+            if ready is not None:
+                ready.set()
+            await stopping.wait()
+            logger.info("stopping")
+            await self.stop()
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _accept(self, connection: Connection) -> Receiver:
+        if len(self._sessions) >= self.config.max_connections:
+            self.broker.counters.connections_refused += 1
+            connection.abort()
+            return _Refused()
+        self.broker.counters.connections_accepted += 1
+        session = Session(self.broker, connection, self._handlers, self._sessions.discard)
+        self._sessions.add(session)
+        return session
+
+
+class _Refused:
+    """The receiver of a connection that is one too many."""
+
+    def message_received(self, message: memoryview, lease: object) -> None: ...
+
+    def sending_paused(self) -> None: ...
+
+    def sending_resumed(self) -> None: ...
+
+    def connection_lost(self, error: TransportError | None) -> None: ...

@@ -1,0 +1,129 @@
+"""The metadata of a cluster of one: topics and producer ids in one small file of the data folder.
+
+The file is JSON, replaced as a whole and synced before a change counts as made, so that a kill at any line
+leaves the old state or the new one. Producer ids are handed out from blocks: the file says from where the
+next block starts, and what is left of a block is skipped after a restart.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any, Final
+
+from frieda.errors import ErrorCode, StorageError
+from frieda.storage.filesystem import FileSystem, read_file, replace_file
+
+FILE_NAME: Final = "metadata.json"
+FORMAT_VERSION: Final = 1
+PRODUCER_ID_BLOCK: Final = 1000
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TopicRecord:
+    """What the cluster knows of a topic. `configs` holds only what differs from the broker's own."""
+
+    name: str
+    topic_id: bytes
+    partitions: int
+    configs: dict[str, str]
+
+
+class EmbeddedStore:
+    """Owned by the broker; every change is durable when its method returns. Not for several threads."""
+
+    def __init__(self, filesystem: FileSystem, folder: str) -> None:
+        """Load, or begin, the metadata of `folder`. Raises StorageError when the file makes no sense."""
+        self._filesystem = filesystem
+        self._path = f"{folder}/{FILE_NAME}"
+        self.cluster_id = uuid.uuid4().hex
+        self._topics: dict[str, TopicRecord] = {}
+        self._next_producer_id = 0
+        self._block_end = 0
+        content = read_file(filesystem, self._path, MAX_FILE_BYTES)
+        if content is None:
+            self._save()
+        else:
+            self._load(content)
+
+    @property
+    def topics(self) -> tuple[TopicRecord, ...]:
+        return tuple(self._topics.values())
+
+    def create_topic(self, name: str, partitions: int, configs: dict[str, str]) -> TopicRecord:
+        """A new topic under a new id. The caller has checked the name."""
+        record = TopicRecord(name, uuid.uuid4().bytes, partitions, configs)
+        self._change(self._topics | {name: record})
+        return record
+
+    def alter_topic(self, name: str, configs: dict[str, str]) -> TopicRecord:
+        """Replace a topic's settings. Raises KeyError for an unknown name."""
+        old = self._topics[name]
+        record = TopicRecord(name, old.topic_id, old.partitions, configs)
+        self._change(self._topics | {name: record})
+        return record
+
+    def delete_topic(self, name: str) -> None:
+        """Forget a topic. Raises KeyError for an unknown name."""
+        remaining = dict(self._topics)
+        del remaining[name]
+        self._change(remaining)
+
+    def next_producer_id(self) -> int:
+        """A producer id that no one has had, also after a crash."""
+        if self._next_producer_id >= self._block_end:
+            self._block_end = self._next_producer_id + PRODUCER_ID_BLOCK
+            self._save()
+        producer_id = self._next_producer_id
+        self._next_producer_id += 1
+        return producer_id
+
+    def _change(self, topics: dict[str, TopicRecord]) -> None:
+        before = self._topics
+        self._topics = topics
+        try:
+            self._save()
+        except StorageError:
+            self._topics = before
+            raise
+
+    def _save(self) -> None:
+        document = {
+            "format": FORMAT_VERSION,
+            "cluster_id": self.cluster_id,
+            "producer_ids_from": self._block_end,
+            "topics": {
+                record.name: {
+                    "id": record.topic_id.hex(),
+                    "partitions": record.partitions,
+                    "configs": record.configs,
+                }
+                for record in self._topics.values()
+            },
+        }
+        replace_file(self._filesystem, self._path, json.dumps(document, indent=1).encode())
+
+    def _load(self, content: bytes) -> None:
+        try:
+            document: dict[str, Any] = json.loads(content)
+            if document["format"] != FORMAT_VERSION:
+                raise StorageError(
+                    ErrorCode.STORAGE_ERROR,
+                    f"{self._path} has format {document['format']}; this broker reads {FORMAT_VERSION}",
+                )
+            self.cluster_id = str(document["cluster_id"])
+            self._next_producer_id = self._block_end = int(document["producer_ids_from"])
+            for name, entry in document["topics"].items():
+                self._topics[name] = TopicRecord(
+                    name,
+                    bytes.fromhex(entry["id"]),
+                    int(entry["partitions"]),
+                    dict(entry["configs"]),
+                )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise StorageError(
+                ErrorCode.STORAGE_ERROR,
+                f"{self._path} is damaged ({error}); restore it from a copy",
+            ) from None
