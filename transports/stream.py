@@ -1,0 +1,501 @@
+"""A connection over any stream of bytes: everything of the contract that does not touch the outside.
+
+`StreamConnection` frames, queues, paces, keeps deadlines and tells its receiver; a `Wire` moves bytes. TCP and
+the in-memory transport are two wires, so what the one is tested for holds for the other.
+
+The life of a connection, and what each event does in each state:
+
+    state      send         bytes arrive   peer ends            write fails   close()          abort()
+    OPEN       to the wire  deliver        -> ENDED, None, or   -> ENDED,     -> CLOSING       -> ENDED, None
+                                           BrokenError when     BrokenError
+                                           inside a message
+    CLOSING    ClosedError  thrown away    -> ENDED, None       -> ENDED,     wait with the    -> ENDED, None
+                                                                None          others
+    ENDED      ClosedError  (none come)    nothing              nothing       wait             nothing
+               or BrokenError
+
+From ENDED the wire calls `wire_lost` on a later turn of the loop, and that calls `connection_lost` once.
+CLOSING sends what is queued, ends the output, and waits shortly for the peer's end: closing a TCP socket while
+unread bytes lie in it would make the kernel throw away what it has not sent yet (RFC 1122, 4.2.2.13).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final, Protocol
+
+from frieda.errors import (
+    BrokenError,
+    ClosedError,
+    ConfigError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TransportError,
+)
+from frieda.transports.base import Bytes, Connection, Receiver, TransportRuntime
+from frieda.transports.buffers import BufferWaiter, Lease
+from frieda.transports.framing import FrameAssembler, pack_size
+from frieda.transports.sendqueue import SendQueue
+
+JOIN_BYTES: Final = 4096
+"""Up to this size a message is copied into one piece, which costs less than a vectored write."""
+LINGER_S: Final = 1.0
+"""How long a closed connection waits for the peer's end after its own."""
+SHARED_BUFFER_BYTES: Final = 128 * 1024
+"""The receive buffer that all connections of one transport share."""
+
+
+class Wire(Protocol):
+    """How the bytes of one connection travel. Nothing here blocks."""
+
+    def write(self, data: Bytes, /) -> int:
+        """Take as much as there is room for. Raises BlockingIOError when there is none, OSError when broken."""
+        ...
+
+    def writev(self, pieces: Sequence[Bytes], /) -> int:
+        """As `write`, for several ranges."""
+        ...
+
+    def watch_writable(self, callback: Callable[[], None] | None) -> None:
+        """Call `callback` whenever there is room, until called with None."""
+        ...
+
+    def set_reading(self, reading: bool) -> None:
+        """Start or stop taking bytes from the peer."""
+        ...
+
+    def end_output(self) -> None:
+        """Tell the peer that nothing more comes. Everything written before still arrives."""
+        ...
+
+    def abort(self) -> None:
+        """End both directions now and call `wire_lost` on a later turn of the loop. May be repeated."""
+        ...
+
+
+class _State(Enum):
+    OPEN = "open"
+    CLOSING = "closing"
+    ENDED = "ended"
+
+
+class _Gone:
+    """The wire of a connection that has ended."""
+
+    def write(self, _data: Bytes, /) -> int:
+        raise BrokenPipeError
+
+    def writev(self, _pieces: Sequence[Bytes], /) -> int:
+        raise BrokenPipeError
+
+    def watch_writable(self, callback: Callable[[], None] | None) -> None: ...
+
+    def set_reading(self, reading: bool) -> None: ...
+
+    def end_output(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+_GONE: Final = _Gone()
+
+
+def _nobody(message: memoryview, _lease: Lease | None) -> None:
+    raise ClosedError(f"a message of {len(message)} bytes came when nobody takes any")
+
+
+class StreamShare:
+    """What the stream connections of one transport share: the receive buffer and the sweep of deadlines."""
+
+    __slots__ = ("_interval_s", "_loop", "_timer", "_watched", "runtime", "shared_buffer")
+
+    def __init__(self, runtime: TransportRuntime) -> None:
+        limits = runtime.limits
+        if runtime.pool.largest_bytes < limits.max_message_bytes:
+            raise ConfigError(
+                f"the largest buffer of the pool has {runtime.pool.largest_bytes} bytes, less than "
+                f"max_message_bytes = {limits.max_message_bytes}; add a buffer class of that size"
+            )
+        self.runtime = runtime
+        self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
+        self._interval_s = min(1.0, limits.message_timeout_s / 8, limits.write_timeout_s / 8)
+        self._watched: set[StreamConnection] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def watch(self, connection: StreamConnection) -> None:
+        """Check the deadlines of `connection` from now on. One timer serves all, and none runs without need."""
+        self._watched.add(connection)
+        loop = asyncio.get_running_loop()
+        if self._timer is None or loop is not self._loop:
+            self._loop = loop
+            self._timer = loop.call_later(self._interval_s, self._sweep)
+
+    def forget(self, connection: StreamConnection) -> None:
+        """Its deadlines do not matter any more."""
+        self._watched.discard(connection)
+        if not self._watched and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for connection in list(self._watched):
+            if not connection.check_deadlines(now):
+                self._watched.discard(connection)
+        if self._watched and self._loop is not None:
+            self._timer = self._loop.call_later(self._interval_s, self._sweep)
+        else:
+            self._timer = None
+
+
+class StreamConnection(Connection):
+    """One connection over a `Wire`. The wire calls the methods under "from the wire"."""
+
+    def __init__(self, wire: Wire, share: StreamShare) -> None:
+        runtime = share.runtime
+        limits = runtime.limits
+        self.assembler = FrameAssembler(
+            share.shared_buffer, runtime.pool, limits.max_message_bytes, _nobody
+        )
+        self._wire = wire
+        self._share = share
+        self._pool = runtime.pool
+        self._loop = asyncio.get_running_loop()
+        self._receiver: Receiver | None = None
+        self._peer = "a peer"
+        self._note_activity = runtime.engine.note_activity
+        self._write = wire.write
+        self._max_message_bytes = limits.max_message_bytes
+        self._high_water_bytes = limits.high_water_bytes
+        self._hard_limit_bytes = max(limits.hard_limit_bytes, 2 * limits.max_message_bytes)
+        self._message_timeout_s = limits.message_timeout_s
+        self._write_timeout_s = limits.write_timeout_s
+        self._queue = SendQueue()
+        self._state = _State.OPEN
+        self._error: TransportError | None = None
+        self._closed_by_us = False
+        self._lost = asyncio.Event()
+        self._sending_paused = False
+        self._receiving_paused = False
+        self._resume_scheduled = False
+        self._pool_waiter: BufferWaiter | None = None
+        self._message_since = (
+            0.0  # when the message that is under way began, by time.monotonic(); 0: none is
+        )
+        self._message_begun = 0  # which one that is
+        self._write_since = 0.0  # when the queue last made progress; 0: nothing is queued
+        self._linger: asyncio.TimerHandle | None = None
+
+    # ---- Connection
+
+    def send(self, head: Bytes, body: Bytes | None = None, lease: Lease | None = None) -> None:
+        # Flat, because every acknowledged produce passes here twice.
+        size = len(head) if body is None else len(head) + len(body)
+        if self._state is not _State.OPEN or not 0 < size <= self._max_message_bytes:
+            if lease is not None:
+                lease.release()
+            self._refuse(size)
+        self._note_activity()
+        rest: Bytes | None = None
+        if body is None:
+            data = pack_size(size) + head
+        elif size <= JOIN_BYTES:
+            data = b"".join((pack_size(size), head, body))
+        else:
+            data, rest = pack_size(size) + head, body
+        if rest is None and lease is not None:
+            lease.release()
+            lease = None
+        queue = self._queue
+        taken = 0
+        if not queue.queued_bytes:
+            try:
+                taken = self._write(data) if rest is None else self._wire.writev((data, rest))
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                if lease is not None:
+                    lease.release()
+                self._break(BrokenError(f"sending to {self._peer} failed: {error}"), error)
+                return
+            if taken == size + 4:
+                if lease is not None:
+                    lease.release()
+                return
+            self._write_since = time.monotonic()
+            self._share.watch(self)
+            try:
+                self._wire.watch_writable(self._wire_writable)
+            except OSError as error:  # no descriptor left
+                if lease is not None:
+                    lease.release()
+                self._break(BrokenError(f"sending to {self._peer} failed: {error}"), error)
+                return
+        if taken < len(data):
+            queue.append(data, None, taken)
+            taken = 0
+        else:
+            taken -= len(data)
+        if rest is not None:
+            queue.append(rest, lease, taken)
+        self._check_queue()
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._queue.queued_bytes
+
+    def pause_receiving(self) -> None:
+        if self._state is _State.OPEN:
+            self._receiving_paused = True
+            self.assembler.hold()
+            self._wire.set_reading(False)
+
+    def resume_receiving(self) -> None:
+        if self._receiving_paused:
+            self._receiving_paused = False
+            if self._state is _State.OPEN:
+                self.assembler.unhold()
+                self._schedule_resume()
+
+    async def close(self, timeout_s: float = 5.0) -> None:
+        if self._state is _State.OPEN:
+            self._begin_close()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._lost.wait()
+        except TimeoutError:
+            self.abort()
+            await self._lost.wait()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        if self._state is not _State.ENDED:
+            self._closed_by_us = True
+            self._end(None)
+
+    @property
+    def peer(self) -> str:
+        return self._peer
+
+    # ---- from the wire, always on the event loop
+
+    def wire_ready(self, peer: str, make_receiver: Callable[[Connection], Receiver]) -> None:
+        """The bytes can flow. Raises what `make_receiver` raises."""
+        self._peer = peer
+        self._write = self._wire.write
+        receiver = make_receiver(self)
+        self._receiver = receiver
+        self.assembler.deliver = receiver.message_received
+
+    def bytes_arrived(self, count: int) -> None:
+        """`count` bytes lie in the buffer that `assembler.get_buffer` gave."""
+        self._note_activity()
+        try:
+            if self.assembler.advance(count):
+                self._message_since = 0.0
+                return
+        except Exception as error:  # noqa: BLE001 - whatever the receiver raises ends this connection only
+            self._receiving_failed(error)
+        self._after_delivery()
+
+    def peer_ended(self) -> None:
+        """The peer sends nothing more."""
+        if self._state is _State.OPEN and self.assembler.mid_message:
+            self._end(BrokenError(f"{self._peer} ended the connection in the middle of a message"))
+        else:
+            self._end(None)
+
+    def wire_lost(self, error: Exception | None) -> None:
+        """The wire is gone: the last call."""
+        if self._lost.is_set():
+            return
+        if self._state is not _State.ENDED:
+            broken = None
+            if error is not None and self._state is _State.OPEN:
+                broken = BrokenError(f"the connection to {self._peer} was lost: {error}")
+                broken.__cause__ = error
+            self._end(broken)
+        self._lost.set()
+        receiver, self._receiver = self._receiver, None
+        self.assembler.deliver = _nobody  # no cycles stay behind for the garbage collector
+        self._wire = _GONE
+        self._write = _GONE.write
+        if receiver is not None:
+            receiver.connection_lost(self._error)
+
+    # ---- from the sweep
+
+    def check_deadlines(self, now: float) -> bool:
+        """Break the connection when it is past a deadline; False when there is none to keep."""
+        if self._state is _State.ENDED:
+            return False
+        since = self._message_since
+        if since and self.assembler.can_read and now - since > self._message_timeout_s:
+            self._break(
+                BrokenError(
+                    f"a message from {self._peer} was not complete within {self._message_timeout_s:g} s"
+                )
+            )
+        elif self._write_since and now - self._write_since > self._write_timeout_s:
+            self._break(
+                BrokenError(
+                    f"{self._peer} took none of {self.queued_bytes} queued bytes "
+                    f"for {self._write_timeout_s:g} s"
+                )
+            )
+        return bool(self._message_since or self._write_since)
+
+    # ---- sending
+
+    def _refuse(self, size: int) -> None:
+        if self._state is not _State.OPEN:
+            if self._closed_by_us:
+                raise ClosedError(f"the connection to {self._peer} was closed here")
+            raise BrokenError(str(self._error or f"{self._peer} ended the connection"))
+        if size == 0:
+            raise LocalProtocolError("an empty message cannot be sent")
+        raise LocalProtocolError(
+            f"a message of {size} bytes cannot be sent; at most {self._max_message_bytes} are allowed"
+        )
+
+    def _check_queue(self) -> None:
+        queued = self._queue.queued_bytes
+        if queued > self._hard_limit_bytes:
+            self._break(
+                BrokenError(
+                    f"{queued} bytes are queued for {self._peer}, which does not take them; "
+                    f"the limit is {self._hard_limit_bytes}"
+                )
+            )
+        elif queued > self._high_water_bytes and not self._sending_paused:
+            self._sending_paused = True
+            if self._receiver is not None:
+                self._receiver.sending_paused()
+
+    def _wire_writable(self) -> None:
+        """All that queued while the wire was busy leaves together."""
+        queue = self._queue
+        try:
+            queue.taken(self._wire.writev(queue.front()))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._break(BrokenError(f"sending to {self._peer} failed: {error}"), error)
+            return
+        if queue.queued_bytes:
+            self._write_since = time.monotonic()
+            return
+        self._write_since = 0.0
+        self._wire.watch_writable(None)
+        if self._state is _State.CLOSING:
+            self._end_output()
+        elif self._sending_paused and self._state is _State.OPEN:
+            self._sending_paused = False
+            if self._receiver is not None:
+                try:
+                    self._receiver.sending_resumed()
+                except Exception as error:  # noqa: BLE001 - ends this connection only
+                    self._receiving_failed(error)
+
+    # ---- receiving
+
+    def _receiving_failed(self, error: Exception) -> None:
+        if isinstance(error, RemoteProtocolError):
+            self._break(BrokenError(f"{self._peer}: {error}"), error)
+        else:
+            text = f"{type(error).__name__}: {error}"
+            self._break(BrokenError(f"receiving from {self._peer} failed: {text}"), error)
+
+    def _after_delivery(self) -> None:
+        """Keep the deadline of the message under way, and read on only where there is room."""
+        if self._state is not _State.OPEN:
+            return
+        assembler = self.assembler
+        if not assembler.mid_message:
+            self._message_since = 0.0
+        elif not self._message_since or self._message_begun != assembler.begun:
+            self._message_begun = assembler.begun
+            self._message_since = time.monotonic()
+            self._share.watch(self)
+        if not assembler.can_read:
+            self._wire.set_reading(False)
+            if assembler.wanted_bytes and self._pool_waiter is None:
+                self._pool_waiter = self._pool.when_free(assembler.wanted_bytes, self._buffer_free)
+
+    def _buffer_free(self, lease: Lease) -> None:
+        self._pool_waiter = None
+        self.assembler.grant(lease)
+        self._schedule_resume()
+
+    def _schedule_resume(self) -> None:
+        # On a later turn, because resume_receiving may be called from within a delivery.
+        if not self._resume_scheduled:
+            self._resume_scheduled = True
+            self._loop.call_soon(self._resume)
+
+    def _resume(self) -> None:
+        self._resume_scheduled = False
+        if self._state is not _State.OPEN or self._receiving_paused:
+            return
+        assembler = self.assembler
+        try:
+            assembler.resume()
+        except Exception as error:  # noqa: BLE001 - whatever the receiver raises ends this connection only
+            self._receiving_failed(error)
+            return
+        self._message_since = 0.0  # the time spent paused does not count against the peer
+        self._wire.set_reading(True)
+        self._after_delivery()
+
+    # ---- ending
+
+    def _begin_close(self) -> None:
+        self._state = _State.CLOSING
+        self._closed_by_us = True
+        self._stop_receiving()
+        self._wire.set_reading(True)  # what still comes is thrown away, and the peer's end is seen
+        if not self._queue.queued_bytes:
+            self._end_output()
+
+    def _end_output(self) -> None:
+        try:
+            self._wire.end_output()
+        except OSError:
+            self._end(None)  # the peer is gone already
+        else:
+            self._linger = self._loop.call_later(LINGER_S, self._end, None)
+
+    def _break(self, error: TransportError, cause: Exception | None = None) -> None:
+        if self._state is not _State.ENDED:
+            error.__cause__ = cause
+            self._end(None if self._closed_by_us else error)
+
+    def _end(self, error: TransportError | None) -> None:
+        """From here on nothing is sent or delivered; every lease is given back."""
+        if self._state is _State.ENDED:
+            return
+        self._state = _State.ENDED
+        self._error = error
+        if self._write_since:
+            self._write_since = 0.0
+            self._wire.watch_writable(None)
+        if self._linger is not None:
+            self._linger.cancel()
+        self._stop_receiving()
+        self._share.forget(self)
+        self._queue.discard()
+        self._wire.abort()
+
+    def _stop_receiving(self) -> None:
+        self._receiving_paused = False
+        self._message_since = 0.0
+        self.assembler.discard()
+        if self._pool_waiter is not None:
+            self._pool_waiter.cancel()
+            self._pool_waiter = None

@@ -1,0 +1,276 @@
+"""tcp://host:port.
+
+Reading goes through the loop's own transport (asyncio.BufferedProtocol): uvloop and asyncio both ask for a
+buffer, receive into it and report it without anything in between (uvloop/handles/stream.pyx,
+__uv_stream_buffered_alloc to __uv_stream_buffered_on_read, called in pairs by libuv's uv__read), which is what
+lets all connections share one. Writing goes past it, straight to the socket: a write that returns has been
+taken by the kernel, so a lease can go back at that moment, while what is handed to `transport.write` is held
+until a callback that does not say which buffers it is about (uvloop), or is copied (asyncio before 3.12).
+Where the socket is full, a duplicate of its descriptor is watched for room, because a loop does not let the
+descriptor of a transport be watched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+from frieda.errors import AddressInUseError, ConnectError, TransportError
+from frieda.transports.address import join_host_port, parse_host_port
+from frieda.transports.base import (
+    Bytes,
+    Connection,
+    Listener,
+    Receiver,
+    Transport,
+    TransportRuntime,
+)
+from frieda.transports.stream import StreamConnection, StreamShare
+
+MakeReceiver = Callable[[Connection], Receiver]
+
+
+class TcpTransport(Transport):
+    """TCP with Nagle's algorithm off. One for each event loop."""
+
+    scheme = "tcp"
+
+    def __init__(self, runtime: TransportRuntime) -> None:
+        super().__init__(runtime)
+        self._share = StreamShare(runtime)
+
+    async def connect(
+        self, url: str, make_receiver: MakeReceiver, *, timeout_s: float = 10.0
+    ) -> Connection:
+        host, port = parse_host_port(url)
+        if port == 0:
+            raise ConnectError(f"{url}: port 0 cannot be connected to")
+        try:
+            async with asyncio.timeout(timeout_s):
+                sock = await _connected_socket(url, host, port)
+                return await self._adopt(sock, make_receiver)
+        except TimeoutError:
+            raise ConnectError(f"{url}: no connection within {timeout_s:g} s") from None
+
+    async def listen(self, url: str, make_receiver: MakeReceiver) -> Listener:
+        host, port = parse_host_port(url)
+        loop = asyncio.get_running_loop()
+        sockets = await _listening_sockets(url, host, port, self.runtime.limits.backlog)
+        real_port = sockets[0].getsockname()[1]
+        servers: list[asyncio.Server] = []
+        try:
+            for sock in sockets:
+                server = await loop.create_server(
+                    lambda: _TcpWire(self._share, make_receiver),
+                    sock=sock,
+                    backlog=self.runtime.limits.backlog,
+                )
+                servers.append(server)
+        except BaseException:
+            for server in servers:
+                server.close()
+            for sock in sockets[len(servers) :]:
+                sock.close()
+            raise
+        return TcpListener(join_host_port(self.scheme, host, real_port), tuple(servers))
+
+    async def _adopt(self, sock: socket.socket, make_receiver: MakeReceiver) -> Connection:
+        loop = asyncio.get_running_loop()
+        wire = _TcpWire(self._share, make_receiver, connecting=True)
+        try:
+            await loop.create_connection(lambda: wire, sock=sock)
+        except BaseException:
+            wire.connection.abort()
+            sock.close()
+            raise
+        if wire.failure is not None:
+            raise wire.failure
+        return wire.connection
+
+
+class TcpListener(Listener):
+    """The listening sockets of one URL."""
+
+    def __init__(self, url: str, servers: tuple[asyncio.Server, ...]) -> None:
+        self._url = url
+        self._servers = servers
+
+    @property
+    def url(self) -> str:
+        return self._url
+
+    async def close(self) -> None:
+        # Not wait_closed(): that waits for the connections too, and they live on.
+        for server in self._servers:
+            server.close()
+
+
+class _TcpWire(asyncio.BufferedProtocol):
+    """One socket as a `Wire`, and the protocol that its loop calls."""
+
+    def __init__(
+        self, share: StreamShare, make_receiver: MakeReceiver, *, connecting: bool = False
+    ) -> None:
+        self.failure: Exception | None = None
+        """What make_receiver raised, for a connection that `connect` waits for."""
+        self.write: Callable[[Bytes], int] = _not_connected
+        self.writev: Callable[[Sequence[Bytes]], int] = _not_connected
+        self._make_receiver: MakeReceiver | None = make_receiver
+        self._connecting = connecting
+        self._transport: asyncio.Transport | None = None
+        self._fd = -1
+        self._watched_fd = -1
+        self.connection = StreamConnection(self, share)
+        # The loop calls these for every read, so nothing stands between.
+        self.get_buffer = self.connection.assembler.get_buffer  # type: ignore[method-assign,assignment]
+        self.buffer_updated = self.connection.bytes_arrived  # type: ignore[method-assign,assignment]
+
+    # ---- asyncio.BufferedProtocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        sock: socket.socket = transport.get_extra_info("socket")
+        self._fd = sock.fileno()
+        self.write = partial(os.write, self._fd)
+        self.writev = partial(os.writev, self._fd)
+        make_receiver, self._make_receiver = self._make_receiver, None
+        assert make_receiver is not None
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            host, port = sock.getpeername()[:2]
+        except OSError:  # the peer is gone already
+            self.connection.abort()
+            return
+        try:
+            self.connection.wire_ready(join_host_port("tcp", host, port), make_receiver)
+        except Exception as error:
+            self.connection.abort()
+            if not self._connecting:
+                raise  # to the loop's exception handler: nobody else can be told
+            self.failure = error
+
+    def eof_received(self) -> None:
+        self.connection.peer_ended()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.watch_writable(None)
+        self.write = self.writev = _not_connected  # the descriptor may soon belong to someone else
+        self._transport = None
+        self._fd = -1
+        del (
+            self.get_buffer,
+            self.buffer_updated,
+        )  # they tie this object and the connection into a cycle
+        self.connection.wire_lost(exc)
+
+    # ---- Wire
+
+    def watch_writable(self, callback: Callable[[], None] | None) -> None:
+        loop = asyncio.get_running_loop()
+        if self._watched_fd >= 0:
+            loop.remove_writer(self._watched_fd)
+            os.close(self._watched_fd)
+            self._watched_fd = -1
+        if callback is not None and self._fd >= 0:
+            self._watched_fd = os.dup(self._fd)
+            loop.add_writer(self._watched_fd, callback)
+
+    def set_reading(self, reading: bool) -> None:
+        if self._transport is not None:
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+    def end_output(self) -> None:
+        if self._transport is not None:
+            self._transport.write_eof()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _not_connected(_data: object, /) -> int:
+    raise BrokenPipeError(errno.EPIPE, "not connected")
+
+
+async def _addresses(url: str, host: str, port: int, flags: int = 0) -> list[tuple[Any, ...]]:
+    with suppress(socket.gaierror):  # a numeric address needs no look-up, which would take a thread
+        numeric = flags | socket.AI_NUMERICHOST
+        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric))
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
+    except (OSError, UnicodeError) as error:
+        raise ConnectError(f"{url}: the host {host!r} cannot be found: {error}") from error
+    return list(found)
+
+
+async def _connected_socket(url: str, host: str, port: int) -> socket.socket:
+    """A connected socket to the first address of `host` that answers."""
+    loop = asyncio.get_running_loop()
+    failures: list[str] = []
+    for family, kind, proto, _, address in await _addresses(url, host, port):
+        try:
+            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
+        except OSError as error:
+            failures.append(str(error))
+            continue
+        try:
+            await loop.sock_connect(sock, address)
+        except OSError as error:
+            sock.close()
+            failures.append(f"{address[0]}: {error.strerror or error}")
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise ConnectError(f"{url}: cannot connect: {'; '.join(dict.fromkeys(failures))}")
+
+
+async def _listening_sockets(url: str, host: str, port: int, backlog: int) -> list[socket.socket]:
+    """A bound socket for every address of `host`; all have the same port, also where it was 0."""
+    sockets: list[socket.socket] = []
+    failures: list[str] = []
+    try:
+        for family, kind, proto, _, address in await _addresses(url, host, port, socket.AI_PASSIVE):
+            try:
+                sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
+            except OSError as error:  # an address family this machine does not have
+                failures.append(str(error))
+                continue
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            real_port = port or (sockets[0].getsockname()[1] if len(sockets) > 1 else 0)
+            try:
+                sock.bind((address[0], real_port, *address[2:]))
+                sock.listen(backlog)
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    raise AddressInUseError(
+                        f"{url}: another process listens at this address"
+                    ) from error
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise TransportError(
+                        f"{url}: cannot listen: {error.strerror or error}"
+                    ) from error
+                sockets.remove(sock)
+                sock.close()
+                failures.append(f"{address[0]}: {error.strerror or error}")
+        if not sockets:
+            raise TransportError(f"{url}: cannot listen: {'; '.join(dict.fromkeys(failures))}")
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
