@@ -210,7 +210,7 @@ class Broker:
             topic.config = config
             for partition in topic.partitions:
                 partition.settings = self._partition_settings(config)
-                partition.log.config = config
+                partition.log.configure(config)
             return topic
 
     def _changeable(self, name: str) -> Topic:

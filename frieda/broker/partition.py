@@ -75,7 +75,7 @@ class Partition:
         self.log = log
         self.settings = settings
         self.leader_epoch = 0
-        self.high_watermark = log.log_end_offset
+        log.high_watermark = log.log_end_offset
         self.parking: ParkingLot[EarlyBatch] = ParkingLot(parking_limit)
         # Told when the high watermark moves: the long polls that wait here.
         self.watchers: set[Callable[[], None]] = set()
@@ -84,6 +84,16 @@ class Partition:
         self._clock = clock
         self._parking_began = parking_began
         self._stopped: BrokerError | None = None
+
+    @property
+    def high_watermark(self) -> int:
+        """The end of what readers see."""
+        return self.log.high_watermark
+
+    @property
+    def stopped(self) -> bool:
+        """It takes nothing more: its topic was deleted or the broker stops."""
+        return self._stopped is not None
 
     def __str__(self) -> str:
         return f"{self.topic_name}-{self.index}"
@@ -136,7 +146,7 @@ class Partition:
                     batch, lease, header, acks, done
                 ):
                     return None
-                raise BrokerError(verdict.code, f"{verdict.detail} ({self})")
+                raise BrokerError(verdict.error, f"{verdict.detail} ({self})")
         base_offset = self.log.append(batch, header, self.leader_epoch)
         return self._promise(base_offset, header, acks, done)
 
@@ -150,13 +160,13 @@ class Partition:
                     failure = error if isinstance(error, FriedaError) else _unexpected(error)
                     done(-1, failure)
                     return
-                self.high_watermark = max(self.high_watermark, end_offset)
+                self.log.high_watermark = max(self.log.high_watermark, end_offset)
                 done(base_offset, None)
                 self.wake()
 
             self._flusher.request(self.log, end_offset, synced)
             return None
-        self.high_watermark = max(self.high_watermark, end_offset)
+        self.log.high_watermark = max(self.log.high_watermark, end_offset)
         return base_offset
 
     # --- batches that are early -------------------------------------------------------------------------
@@ -218,15 +228,24 @@ class Partition:
 
     # --- fetch ------------------------------------------------------------------------------------------
 
-    def plan_read(self, offset: int, max_bytes: int, *, at_least_one: bool) -> ReadPlan:
-        """Which bytes a fetch from `offset` gets, below the high watermark.
+    def plan_read(
+        self, offset: int, max_bytes: int, *, at_least_one: bool, wait: bool
+    ) -> ReadPlan | None:
+        """Which bytes a fetch from `offset` gets, below the high watermark; None: nothing. Close the plan.
 
-        Raises BrokerError(OFFSET_OUT_OF_RANGE) or CorruptLogError.
+        Raises BrokerError (OFFSET_OUT_OF_RANGE, CORRUPT_LOG) and, without `wait`, BlockingIOError. Any thread.
         """
         if self._stopped is not None:
             raise self._stopped
+        high_watermark = self.log.high_watermark
+        if offset > high_watermark:
+            raise BrokerError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"offset {offset} of {self}; it can be read from {self.log.log_start_offset} "
+                f"to {high_watermark}",
+            )
         return self.log.plan_read(
-            offset, max_bytes, up_to_offset=self.high_watermark, at_least_one=at_least_one
+            offset, max_bytes, high_watermark, at_least_one=at_least_one, wait=wait
         )
 
     # --- the end ----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from frieda.broker.broker import Broker
@@ -19,7 +19,7 @@ from frieda.storage.filesystem import FileSystem, RealFileSystem
 from frieda.transports.base import Connection, Listener, Receiver, TransportLimits, TransportRuntime
 from frieda.transports.buffers import BufferPool
 from frieda.transports.polling import PollingEngine
-from frieda.transports.registry import Transports
+from frieda.transports.registry import make_transport
 
 if TYPE_CHECKING:
     from frieda.errors import TransportError
@@ -71,10 +71,10 @@ class Server:
             max_message_bytes=self.config.max_frame_bytes,
             hard_limit_bytes=max(64 * MIB, 4 * self.config.max_frame_bytes),
         )
-        transports = Transports(TransportRuntime(pool=self.pool, engine=self.engine, limits=limits))
+        runtime = TransportRuntime(pool=self.pool, engine=self.engine, limits=limits)
         try:
             for url in self.config.listen:
-                listener = await transports.for_url(url).listen(url, self._accept)
+                listener = await make_transport(url, runtime).listen(url, self._accept)
                 self._listeners.append(listener)
         except BaseException:
             await self.stop()
@@ -102,16 +102,15 @@ class Server:
         for leak in self.pool.close():
             logger.warning("a buffer was not returned: %s", leak)
 
-    async def run(self, ready: asyncio.Event | None = None) -> None:
-        """Start, serve until SIGTERM or SIGINT, stop."""
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Start, call `ready`, serve until SIGTERM or SIGINT, stop."""
         loop = asyncio.get_running_loop()
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         try:
             await self.start(quiet_garbage=True)
-            if ready is not None:
-                ready.set()
+            ready()
             await stopping.wait()
             logger.info("stopping")
             await self.stop()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
 
 from frieda.broker.request import HandlerEntry, Request
 from frieda.errors import BrokerError, CorruptLogError, ErrorCode
@@ -36,167 +37,237 @@ def handle(broker: Broker, request: Request) -> None:
         )
     broker.counters.fetches += 1
     fetch = _Fetch(broker, request)
-    fetch.look()
-    if fetch.satisfied or message.max_wait_ms <= 0:
+    if message.max_wait_ms <= 0 or fetch.satisfied():
         fetch.answer_when_sendable()
     else:
         fetch.wait(min(message.max_wait_ms, MAX_WAIT_MS) / 1000)
 
 
 class _Source:
-    """One partition of a fetch: what it asked for, and what is there for it."""
+    """One partition of a fetch: what it asked for, and what there is for it."""
 
-    __slots__ = ("asked", "error", "partition", "plan")
+    __slots__ = ("asked", "error", "partition", "plan", "size_bytes")
 
     def __init__(self, asked: FetchPartition) -> None:
         self.asked = asked
         self.partition: Partition | None = None
         self.plan: ReadPlan | None = None
         self.error: BrokerError | None = None
+        self.size_bytes = 0
 
 
 class _Fetch:
-    """One fetch from its arrival to its answer."""
+    """One fetch from its arrival to its answer.
 
-    __slots__ = ("_broker", "_max_bytes", "_request", "_sources", "_timer", "_waiting", "satisfied")
+    It reads only when it answers, and answers only when the connection takes more, so that neither a long poll
+    nor a slow reader holds a buffer. Both reading steps are tried without waiting for the disk first.
+    """
+
+    __slots__ = ("_broker", "_message", "_request", "_sources", "_timer", "_waiting")
 
     def __init__(self, broker: Broker, request: Request) -> None:
-        message: FetchRequest = request.message
         self._broker = broker
         self._request = request
-        self._max_bytes = max(0, min(message.max_bytes, broker.config.max_fetch_bytes))
-        self._sources = [_Source(asked) for asked in message.partitions]
+        self._message: FetchRequest = request.message
+        self._sources = [_Source(asked) for asked in self._message.partitions]
         self._timer: asyncio.TimerHandle | None = None
         self._waiting = False
-        self.satisfied = False
 
-    def look(self) -> None:
-        """Plan what each partition would give now; `satisfied` says whether that is worth an answer."""
-        left = self._max_bytes
-        found = 0
-        failed = False
+    # --- waiting for enough -------------------------------------------------------------------------------
+
+    def satisfied(self) -> bool:
+        """Is there enough to answer, or is anything wrong?"""
+        something = False
         for source in self._sources:
-            asked = source.asked
-            source.plan = source.error = None
-            try:
-                source.partition = self._broker.topics.partition(asked.topic_id, asked.partition)
-                limit = max(0, min(asked.max_bytes, left))
-                # The first batch is given even when it is larger than the limits, so that readers never get stuck.
-                source.plan = source.partition.plan_read(
-                    asked.offset, limit, at_least_one=found == 0
-                )
-            except BrokerError as error:
-                source.error = error
-                failed = True
-            else:
-                found += source.plan.size_bytes
-                left -= source.plan.size_bytes
-        message: FetchRequest = self._request.message
-        self.satisfied = failed or (found > 0 and found >= message.min_bytes) or left <= 0
+            partition, asked = source.partition, source.asked
+            if partition is None or partition.stopped:
+                try:
+                    partition = self._broker.topics.partition(asked.topic_id, asked.partition)
+                except BrokerError:
+                    return True
+                source.partition = partition
+            if asked.offset < partition.high_watermark:
+                something = True
+            elif asked.offset > partition.high_watermark:
+                return True
+        if not something or self._message.min_bytes <= 1:
+            return something
+        try:
+            self._plan(wait=False)
+        except BlockingIOError:
+            return True  # what is no longer in memory is old, and so there is more than enough
+        enough = sum(source.size_bytes for source in self._sources) >= self._message.min_bytes
+        failed = any(source.error is not None for source in self._sources)
+        self._close_plans()
+        return enough or failed
 
     def wait(self, timeout_s: float) -> None:
-        """Look again whenever a high watermark moves, and give up after `timeout_s`."""
+        """Look again whenever a high watermark moves, and answer with what there is after `timeout_s`."""
         self._waiting = True
         for source in self._sources:
             if source.partition is not None:
                 source.partition.watchers.add(self._moved)
-        self._request.session.interrupts.add(self.give_up)
-        self._timer = asyncio.get_running_loop().call_later(timeout_s, self.give_up)
+        self._request.session.interrupts.add(self.answer_now)
+        self._timer = asyncio.get_running_loop().call_later(timeout_s, self.answer_now)
 
-    def give_up(self) -> None:
+    def answer_now(self) -> None:
         """Answer with what there is: the time is over, the broker stops or the connection ended."""
         if self._waiting:
             self._leave()
-            self.look()
             self.answer_when_sendable()
-
-    def answer_when_sendable(self) -> None:
-        """Read only once the connection takes the bytes, so that a slow reader holds no buffer."""
-        self._request.session.when_sendable(self._answer)
 
     def _moved(self) -> None:
-        self.look()
-        if self.satisfied:
-            self._leave()
-            self.answer_when_sendable()
+        if self.satisfied():
+            self.answer_now()
 
     def _leave(self) -> None:
         self._waiting = False
         for source in self._sources:
             if source.partition is not None:
                 source.partition.watchers.discard(self._moved)
-        self._request.session.interrupts.discard(self.give_up)
+        self._request.session.interrupts.discard(self.answer_now)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
+    # --- answering ----------------------------------------------------------------------------------------
+
+    def answer_when_sendable(self) -> None:
+        """Read and answer as soon as the connection takes more."""
+        self._request.session.when_sendable(self._answer)
+
     def _answer(self) -> None:
-        size_bytes = sum(
-            source.plan.size_bytes for source in self._sources if source.plan is not None
-        )
         if not self._request.session.alive:
             self._request.finish_silently()
-        elif size_bytes == 0:
-            self._request.answer(self._response([0] * len(self._sources)))
-        else:
-            lease = self._broker.pool.lease(size_bytes)
-            if lease is None:
-                self._broker.counters.buffer_waits += 1
-                self._request.session.run(self._request, self._answer_in_time(size_bytes))
-            else:
-                self._fill(lease, 0, 0, [])
-
-    async def _answer_in_time(self, size_bytes: int) -> None:
-        lease = await self._broker.pool.lease_wait(size_bytes, BUFFER_TIMEOUT_S)
-        self._fill(lease, 0, 0, [])
-
-    def _fill(self, lease: Lease, first: int, filled: int, sizes: list[int]) -> None:
-        """Read the sources from `first` on into the buffer; what is not in memory is read by a thread."""
-        for index in range(first, len(self._sources)):
-            source = self._sources[index]
-            size = 0
-            if source.plan is not None and source.plan.size_bytes:
-                view = lease.view[filled : filled + source.plan.size_bytes]
-                try:
-                    size = source.plan.read_into(view, wait=False)
-                except BlockingIOError:
-                    self._broker.counters.cold_reads += 1
-                    self._request.session.run(
-                        self._request, self._fill_cold(lease, index, filled, sizes)
-                    )
-                    return
-                except BrokerError as error:
-                    source.error = error
-            sizes.append(size)
-            filled += size
-        self._broker.counters.fetched_bytes += filled
-        self._request.answer(self._response(sizes), lease.view[:filled], lease)
-
-    async def _fill_cold(self, lease: Lease, index: int, filled: int, sizes: list[int]) -> None:
-        source = self._sources[index]
-        plan = source.plan
-        assert plan is not None
-        view = lease.view[filled : filled + plan.size_bytes]
-        size = 0
-        reading = self._broker.in_thread(lambda: plan.read_into(view, wait=True))
+            return
         try:
-            size = await asyncio.shield(reading)
-        except BrokerError as error:
-            source.error = error
+            self._plan(wait=False)
+        except BlockingIOError:
+            self._later(self._plan_cold())
+            return
+        self._lease_and_read()
+
+    def _lease_and_read(self) -> None:
+        planned_bytes = sum(source.size_bytes for source in self._sources)
+        if planned_bytes == 0:
+            self._close_plans()
+            self._request.answer(self._response())
+            return
+        lease = self._broker.pool.lease(planned_bytes)
+        if lease is None:
+            self._broker.counters.buffer_waits += 1
+            self._later(self._wait_for_buffer(planned_bytes))
+            return
+        self._read_and_answer(lease)
+
+    def _read_and_answer(self, lease: Lease) -> None:
+        try:
+            size_bytes = self._read(lease.view, wait=False)
+        except BlockingIOError:
+            self._broker.counters.cold_reads += 1
+            self._later(self._read_cold(lease))
+            return
+        except BaseException:
+            lease.release()
+            raise
+        self._finish(lease, size_bytes)
+
+    def _finish(self, lease: Lease, size_bytes: int) -> None:
+        self._broker.counters.fetched_bytes += size_bytes
+        self._request.answer(self._response(), lease.view[:size_bytes], lease)
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        self._request.session.run(self._request, self._closing_plans(work))
+
+    async def _closing_plans(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except BaseException:
+            self._close_plans()
+            raise
+
+    async def _plan_cold(self) -> None:
+        await self._broker.in_thread(lambda: self._plan(wait=True))
+        self._lease_and_read()
+
+    async def _wait_for_buffer(self, size_bytes: int) -> None:
+        self._read_and_answer(await self._broker.pool.lease_wait(size_bytes, BUFFER_TIMEOUT_S))
+
+    async def _read_cold(self, lease: Lease) -> None:
+        reading = self._broker.in_thread(lambda: self._read(lease.view, wait=True))
+        try:
+            size_bytes = await asyncio.shield(reading)
         except asyncio.CancelledError:
             # The thread still writes into the buffer: it goes back when the thread is done.
             reading.add_done_callback(lambda _: lease.release())
             raise
-        sizes.append(size)
-        self._fill(lease, index + 1, filled + size, sizes)
+        except BaseException:
+            lease.release()
+            raise
+        self._finish(lease, size_bytes)
 
-    def _response(self, sizes: list[int]) -> FetchResponse:
-        return FetchResponse(
-            tuple(_fetched(source, size) for source, size in zip(self._sources, sizes, strict=True))
-        )
+    # --- reading: in the loop with wait=False, else in a thread -------------------------------------------
+
+    def _plan(self, *, wait: bool) -> None:
+        """Decide what each source gives, within the limits. Raises BlockingIOError; no plan is open then."""
+        left = max(0, min(self._message.max_bytes, self._broker.config.max_fetch_bytes))
+        nothing_yet = True
+        for source in self._sources:
+            asked = source.asked
+            source.error = None
+            source.size_bytes = 0
+            try:
+                source.partition = self._broker.topics.partition(asked.topic_id, asked.partition)
+                # The first batch is given even when it is larger than the limits: no reader gets stuck.
+                source.plan = source.partition.plan_read(
+                    asked.offset,
+                    max(0, min(asked.max_bytes, left)),
+                    at_least_one=nothing_yet,
+                    wait=wait,
+                )
+            except BrokerError as error:
+                source.error = error
+            except BlockingIOError:
+                self._close_plans()
+                raise
+            if source.plan is not None:
+                source.size_bytes = source.plan.size_bytes
+                left -= source.size_bytes
+                nothing_yet = False
+
+    def _read(self, view: memoryview, *, wait: bool) -> int:
+        """Read every plan, end to end; how many bytes that are. Raises BlockingIOError; plans stay open then."""
+        filled = 0
+        sizes = []
+        for source in self._sources:
+            size_bytes = 0
+            if source.plan is not None:
+                part = view[filled : filled + source.plan.size_bytes]
+                try:
+                    result = source.plan.read_into(
+                        part, wait=wait, check_crc=self._broker.config.check_crc_on_fetch
+                    )
+                    size_bytes = result.size_bytes
+                except BrokerError as error:
+                    source.error = error
+            sizes.append(size_bytes)
+            filled += size_bytes
+        for source, size_bytes in zip(self._sources, sizes, strict=True):
+            source.size_bytes = size_bytes
+        self._close_plans()
+        return filled
+
+    def _close_plans(self) -> None:
+        for source in self._sources:
+            if source.plan is not None:
+                source.plan.close()
+                source.plan = None
+
+    def _response(self) -> FetchResponse:
+        return FetchResponse(tuple(_fetched(source) for source in self._sources))
 
 
-def _fetched(source: _Source, size_bytes: int) -> FetchedPartition:
+def _fetched(source: _Source) -> FetchedPartition:
     partition, error = source.partition, source.error
     next_readable = error.next_readable_offset if isinstance(error, CorruptLogError) else -1
     high_watermark = -1 if partition is None else partition.high_watermark
@@ -209,7 +280,7 @@ def _fetched(source: _Source, size_bytes: int) -> FetchedPartition:
         high_watermark,
         -1 if partition is None else partition.log.log_start_offset,
         next_readable,
-        size_bytes,
+        source.size_bytes,
     )
 
 

@@ -1,0 +1,7 @@
+"""`python -m frieda` is the command line."""
+
+from __future__ import annotations
+
+from frieda.cli.main import main
+
+main()

@@ -1,0 +1,142 @@
+"""Brokers for tests: one inside the test's own event loop, and one as a process that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import IO, Any
+
+from frieda.broker.server import Server
+from frieda.clock import Clock
+from frieda.config import BrokerConfig
+from frieda.storage.filesystem import FileSystem
+
+_READY = re.compile(r"is ready at (\S+?)(?:,| \()")
+
+
+@contextlib.asynccontextmanager
+async def running_server(
+    data: Path | str,
+    *,
+    filesystem: FileSystem | None = None,
+    clock: Clock | None = None,
+    **settings: Any,
+) -> AsyncIterator[Server]:
+    """A broker on the running loop, at a free port unless `listen` is given; stopped in order at the end."""
+    values: dict[str, Any] = {"listen": ("tcp://127.0.0.1:0",), "polling": "event"} | settings
+    server = Server(BrokerConfig(data=str(data), **values), filesystem=filesystem, clock=clock)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+class BrokerProcess:
+    """`frieda broker` as a child process. Use it as a context manager: the end kills what is left."""
+
+    def __init__(self, data: Path | str, *flags: str, listen: str = "tcp://127.0.0.1:0") -> None:
+        self.data = str(data)
+        self._flags = flags
+        self._listen = listen
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+        self.url = ""
+
+    def __enter__(self) -> BrokerProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    @property
+    def pid(self) -> int:
+        return self._running().pid
+
+    def start(self) -> None:
+        """Start it and wait until it is ready. The second start listens at the address of the first."""
+        command = [sys.executable, "-m", "frieda", "broker", "--data", self.data]
+        command += ["--listen", self.url or self._listen, "--log-level", "warning", *self._flags]
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith("FRIEDA_")
+        }
+        # A file, not a pipe: nobody reads it while the broker runs, and a full pipe would stop the broker.
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        ready = _READY.search(line)
+        if ready is None:
+            self._process.communicate(timeout=10)
+            raise RuntimeError(f"the broker did not start: {line}{self._ended()}")
+        self.url = ready.group(1)
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash. Nothing happens when it is not running."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._ended()
+
+    def stop(self, timeout_s: float = 30.0) -> tuple[int, str]:
+        """SIGTERM; its exit code and what it wrote to standard error."""
+        process = self._running()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=timeout_s)
+        return process.returncode, self._ended()
+
+    def pause(self) -> None:
+        """SIGSTOP: alive, and silent."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def memory_bytes(self) -> int:
+        """RssAnon + RssShmem: its own memory, without the page cache of its files."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return sum(
+            int(line.split()[1]) * 1024
+            for line in status.splitlines()
+            if line.startswith(("RssAnon", "RssShmem"))
+        )
+
+    def cpu_seconds(self) -> float:
+        """User and system time so far."""
+        # The command name, which may hold spaces, ends with the last closing bracket.
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _ended(self) -> str:
+        """What the process that has ended wrote to standard error."""
+        self._process = None
+        errors, self._errors = self._errors, None
+        if errors is None:
+            return ""
+        with errors:
+            errors.seek(0)
+            return errors.read()
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            raise RuntimeError("the broker process is not running")
+        return self._process
+
+
+def cpu_share(process: BrokerProcess, seconds: float) -> float:
+    """The share of one core that the process uses over the next `seconds`."""
+    before = process.cpu_seconds()
+    time.sleep(seconds)
+    return (process.cpu_seconds() - before) / seconds
