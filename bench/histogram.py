@@ -93,11 +93,15 @@ class LatencyHistogram:
 
     def curve(self, ticks_per_half_distance: int = 5) -> list[CurvePoint]:
         """The percentile curve as far as the samples carry it; ever finer steps towards 100%."""
-        return [
+        if self.count < SAMPLES_BEYOND:
+            return []
+        end = 100.0 * (1 - SAMPLES_BEYOND / self.count)
+        points = [
             CurvePoint(level.percent, level.value_ns)
             for level in self._levels(ticks_per_half_distance)
-            if level.percent < 100.0 and self.count >= samples_needed(level.percent)
+            if level.percent < end
         ]
+        return [*points, CurvePoint(end, int(self._hdr.get_value_at_percentile(end)))]
 
     def corrected(self, expected_interval_ns: int) -> LatencyHistogram:
         """A copy corrected for coordinated omission of a closed loop that meant to send so often.

@@ -124,7 +124,10 @@ def test_the_curve_ends_where_the_samples_end() -> None:
     histogram = histogram_of(*range(1000, 3000))
     percents = [point.percent for point in histogram.curve()]
     assert percents == sorted(percents)
-    assert 98 < percents[-1] <= 99
+    assert percents[-1] == 99.0
+    flat = LatencyHistogram()
+    flat.record(1000, 2000)
+    assert flat.curve() == [(0.0, 1000), (99.0, 1000)]
 
 
 def test_hgrm_is_the_percentile_distribution_in_microseconds() -> None:

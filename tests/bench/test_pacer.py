@@ -1,0 +1,97 @@
+"""The pacer: on time, never early, nothing lost when told to wait."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import uvloop
+
+from frieda.bench.pacer import Pacer
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], main: Any) -> None:
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(asyncio.wait_for(main, 30))
+
+
+@pytest.mark.parametrize("loop_factory", LOOPS)
+def test_each_time_is_offered_once_in_order_and_never_early(
+    loop_factory: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    sent: list[tuple[int, int]] = []
+    start_ns = time.monotonic_ns()
+    times_ns = [start_ns + 100_000 * number for number in range(200)]
+
+    async def main() -> None:
+        done = asyncio.Event()
+
+        def send(intended_ns: int) -> bool:
+            sent.append((intended_ns, time.monotonic_ns()))
+            if len(sent) == len(times_ns):
+                done.set()
+            return True
+
+        pacer = Pacer(iter(times_ns), send)
+        pacer.pump()
+        await done.wait()
+        pacer.close()
+
+    run(loop_factory, main())
+    assert [intended for intended, _ in sent] == times_ns
+    assert all(actual >= intended for intended, actual in sent)
+
+
+def test_a_time_that_may_not_be_sent_yet_is_offered_again_and_the_loop_sleeps_meanwhile() -> None:
+    async def main() -> None:
+        offered: list[int] = []
+        free = False
+
+        def send(intended_ns: int) -> bool:
+            offered.append(intended_ns)
+            return free
+
+        pacer = Pacer(iter([1, 2]), send)
+        pacer.pump()
+        before = len(offered)
+        loop = asyncio.get_running_loop()
+        turned = loop.create_future()
+        loop.call_later(0.02, turned.set_result, None)
+        await turned
+        assert (before, len(offered)) == (1, 1)
+        free = True
+        pacer.pump()
+        assert offered == [1, 1, 2]
+        pacer.close()
+
+    run(asyncio.new_event_loop, main())
+
+
+def test_closing_gives_its_file_descriptor_back_and_sends_no_more() -> None:
+    async def main() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        pacer = Pacer(iter([1]), lambda _: pytest.fail("sent after close"))
+        pacer.close()
+        pacer.close()
+        pacer.pump()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    run(asyncio.new_event_loop, main())
+
+
+def test_sending_may_close_the_pacer() -> None:
+    async def main() -> None:
+        def send(_: int) -> bool:
+            pacer.close()
+            return True
+
+        pacer = Pacer(iter([1, 2, 3]), send)
+        pacer.pump()
+
+    run(asyncio.new_event_loop, main())
