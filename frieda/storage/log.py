@@ -1,0 +1,474 @@
+"""The log of one partition: append on the event loop, read from anywhere, roll, retain, sync, close.
+
+One thread, the owner's (the event loop's), appends, rolls, applies retention and closes; `open` and `close` may
+run in a worker thread while nothing else uses the log. `plan_read`, `offset_for_timestamp` and the `run` of a
+SyncJob may run in any thread beside that. Slow work of a roll and of deletion goes to `background`, when given.
+
+What is promised: `append` returns when the bytes are with the kernel, so a killed process loses none; a power
+cut loses none below `synced_offset`. When an append fails the log is as it was before. When an fsync fails the
+log takes no more writes (`failed`), since the kernel may have dropped what it could not write; it stays readable.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from frieda.clock import Clock
+from frieda.config import TopicConfig
+from frieda.errors import BrokerError, ErrorCode, StorageError
+from frieda.storage.filesystem import FileSystem, storage_error, write_all
+from frieda.storage.leader_epochs import LeaderEpochs
+from frieda.storage.partition_folder import remove_partition
+from frieda.storage.producer_state import ProducerState
+from frieda.storage.reading import ReadPlan
+from frieda.storage.recovery import (
+    cut_segments,
+    recover,
+    remove_snapshots_after,
+    restore_producers,
+    save_epochs,
+)
+from frieda.storage.retention import expired_segments
+from frieda.storage.sealing import Sealer
+from frieda.storage.segment import MAX_RELATIVE_OFFSET, Segment
+from frieda.storage.slow_work import Background, SlowWork
+from frieda.storage.sync import SyncJob
+from frieda.storage.time_lookup import first_at_or_after, first_timestamp_ms
+from frieda.wire.batch import BatchHeader, patch
+
+CLOSE_TIMEOUT_S: Final = 30.0
+
+
+class PartitionLog:
+    """See the module. Made by `open`; whoever opened it closes it.
+
+    log_start_offset, log_end_offset: the offsets that can be read, and the next to be given out.
+    high_watermark: the owner's; retention deletes nothing above it.  synced_offset: what lies below is on the disk.
+    damages: (first offset, next readable offset, sentence) of what recovery found damaged and kept.
+    scanned_segments, cut_bytes: what opening had to read with its checksums, and cut off.
+    """
+
+    def __init__(
+        self,
+        filesystem: FileSystem,
+        directory: str,
+        config: TopicConfig,
+        clock: Clock,
+        producers: ProducerState,
+        background: Background | None,
+        check_crc_on_read: bool,
+    ) -> None:
+        self.directory = directory
+        self.producers = producers
+        self.epochs = LeaderEpochs()
+        self.log_start_offset = 0
+        self.log_end_offset = 0
+        self.high_watermark = 0
+        self.synced_offset = 0
+        self.damages: list[tuple[int, int, str]] = []
+        self.scanned_segments = 0
+        self.cut_bytes = 0
+        self._filesystem = filesystem
+        self._clock = clock
+        self._segments: tuple[Segment, ...] = ()
+        self._refusal: StorageError | None = None
+        self._must_cut = False
+        self._new_names = False
+        self._changed = False
+        self._sealer = Sealer(filesystem, directory, 0, self.fail)
+        self._idle_since_offset = -1
+        self._slow_work = SlowWork(background)
+        self._check_crc_on_read = check_crc_on_read
+        self._active: Segment
+        self._config = config
+        self._segment_bytes = config.segment_bytes
+
+    @classmethod
+    def open(
+        cls,
+        filesystem: FileSystem,
+        directory: str,
+        config: TopicConfig,
+        clock: Clock,
+        *,
+        clean: bool,
+        max_producers: int = 100_000,
+        background: Background | None = None,
+        check_crc_on_read: bool = True,
+    ) -> PartitionLog:
+        """Open or make the log in `directory`.
+
+        clean: the data folder was closed cleanly (`DataFolder.was_clean`). background: runs a callable in a worker
+        thread and returns at once; without one, slow work is done where it arises. Raises StorageError.
+        """
+        now_ms = clock.time_ms()
+        producers = ProducerState(max_producers, now_ms)
+        log = cls(filesystem, directory, config, clock, producers, background, check_crc_on_read)
+        try:
+            found = recover(
+                filesystem, directory, config.index_interval_bytes, log.producers, clean=clean
+            )
+        except OSError as error:
+            raise storage_error(error, f"cannot open the log in {directory}") from error
+        active = found.segments[-1]
+        log._segments = tuple(found.segments)
+        log._active = active
+        log.epochs = found.epochs
+        log.log_end_offset = log.high_watermark = active.next_offset
+        start = max(found.checkpoint.log_start_offset, found.segments[0].base_offset)
+        log.log_start_offset = min(start, log.log_end_offset)
+        log.synced_offset = log.log_end_offset if found.clean else active.base_offset
+        log._sealer.recovery_point = found.checkpoint.recovery_point
+        log._changed = log._new_names = not found.clean
+        log.damages = [(d.first_offset, d.next_offset, d.reason) for _, d in found.damages]
+        log.scanned_segments, log.cut_bytes = found.scanned_segments, found.cut_bytes
+        return log
+
+    @property
+    def config(self) -> TopicConfig:
+        """The topic's settings. Altered ones hold from the next append or tick on."""
+        return self._config
+
+    @config.setter
+    def config(self, config: TopicConfig) -> None:
+        self._config = config
+        self._segment_bytes = config.segment_bytes
+
+    @property
+    def failed(self) -> bool:
+        """An fsync failed, so the log takes no more writes."""
+        return self._refusal is not None and self._refusal.code == ErrorCode.LOG_FAILED
+
+    @property
+    def failure(self) -> str:
+        """Why the log takes no more writes, in a sentence; empty while it does."""
+        return self._refusal.detail if self._refusal is not None else ""
+
+    @property
+    def maintenance_error(self) -> str:
+        """Why the last roll's or deletion's slow work failed, or empty. Opening then has more to do."""
+        return self._slow_work.error
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of batches."""
+        return sum(segment.end_position for segment in self._segments)
+
+    @property
+    def segment_count(self) -> int:
+        return len(self._segments)
+
+    def append(self, batch: memoryview, header: BatchHeader, leader_epoch: int) -> int:
+        """Store a batch that `check_batch` and `producers.check` let pass; returns its base offset.
+
+        Writes base offset and leader epoch into `batch`, in place. Raises StorageError; the log is then as before,
+        and for DISK_FULL and STORAGE_ERROR the next append may well succeed.
+        """
+        # Flat on purpose: 16 KiB in about 4 us, of which the write is most.
+        segment = self._active
+        base_offset = self.log_end_offset
+        last_offset = base_offset + header.last_offset_delta
+        size = len(batch)
+        position = segment.end_position
+        end = position + size
+        if (
+            end > segment.allocated
+            or end > self._segment_bytes
+            or last_offset - segment.base_offset > MAX_RELATIVE_OFFSET
+            or self._refusal is not None
+            or self._must_cut
+        ):
+            segment = self._make_room(size, last_offset)
+            position = segment.end_position
+            end = position + size
+        patch(batch, base_offset, leader_epoch)
+        try:
+            written = segment.file().pwrite(batch, position)
+            if written != size:
+                write_all(segment.file(), batch[written:], position + written)
+        except OSError as error:
+            self._must_cut = True
+            raise storage_error(error, f"cannot write to {segment.path}") from error
+        max_timestamp_ms = header.max_timestamp_ms
+        if max_timestamp_ms > segment.max_timestamp_ms:
+            segment.max_timestamp_ms = max_timestamp_ms
+            segment.max_timestamp_offset = last_offset
+        if position >= segment.index_due:
+            segment.index_batch(position, last_offset)
+        if leader_epoch > self.epochs.latest:
+            self.epochs.note(leader_epoch, base_offset)
+        if header.producer_id >= 0:
+            self.producers.update(header, base_offset)
+        segment.end_position = end
+        segment.next_offset = self.log_end_offset = last_offset + 1
+        return base_offset
+
+    def _make_room(self, size_bytes: int, last_offset: int) -> Segment:
+        """All that an append seldom needs: refusal, the rest of a failed write, a roll, a longer file."""
+        if self._refusal is not None:
+            raise self._refusal
+        self._changed = True
+        active = self._active
+        try:
+            if self._must_cut:
+                active.cut()
+                self._must_cut = False
+            if active.end_position and (
+                active.end_position + size_bytes > self._segment_bytes
+                or last_offset - active.base_offset > MAX_RELATIVE_OFFSET
+            ):
+                active = self._roll()
+            if active.end_position == 0:
+                active.first_append_ms = self._clock.time_ms()
+            if active.end_position + size_bytes > active.allocated:
+                active.grow(size_bytes, self._segment_bytes)
+        except OSError as error:
+            raise storage_error(error, f"cannot make room in {active.path}") from error
+        return active
+
+    def roll(self) -> None:
+        """Begin a new segment, unless the active one is empty. Raises StorageError; the log is then as before."""
+        if self._refusal is not None:
+            raise self._refusal
+        if self._active.end_position == 0:
+            return
+        try:
+            self._roll()
+        except OSError as error:
+            raise storage_error(error, f"cannot begin a new segment in {self.directory}") from error
+
+    def _roll(self) -> Segment:
+        closed = self._active
+        fresh = Segment(
+            self._filesystem, self.directory, self.log_end_offset, self.config.index_interval_bytes
+        )
+        fresh.start_empty()
+        closed.file()  # the slow work below finds it open
+        self._segments = (*self._segments, fresh)
+        self._active = fresh
+        self._new_names = self._changed = True
+        snapshot, epochs = self.producers.encode(fresh.base_offset), self.epochs.encode()
+        self._slow_work.start(
+            partial(self._sealer.seal, closed, self.log_start_offset, snapshot, epochs)
+        )
+        return fresh
+
+    def fail(self, error: OSError) -> None:
+        """Take no more writes: an fsync failed. Any thread."""
+        self._refusal = StorageError(
+            ErrorCode.LOG_FAILED,
+            f"an fsync in {self.directory} failed ({error.strerror or error}); "
+            "the log takes no more writes until the broker restarts",
+        )
+
+    def begin_sync(self) -> SyncJob:
+        """The work that brings all that was appended so far to the disk. Owner's thread; see SyncJob.
+
+        Raises StorageError when the log has failed, or a file cannot be opened.
+        """
+        if self._refusal is not None:
+            raise self._refusal
+        names, self._new_names = self._new_names, False
+        try:
+            files = [segment.retained_file() for segment in self._unsynced()]
+        except OSError as error:
+            raise storage_error(error, f"cannot open a segment in {self.directory}") from error
+        directory = self.directory if names else None
+        return SyncJob(self, self._filesystem, files, directory, self.log_end_offset)
+
+    def plan_read(
+        self,
+        offset: int,
+        max_bytes: int,
+        up_to_offset: int | None = None,
+        *,
+        at_least_one: bool = True,
+    ) -> ReadPlan:
+        """Plan to read whole batches from the one that holds `offset`, none that reaches beyond `up_to_offset`.
+
+        Never waits for the disk. The plan's `size_bytes` is 0 when there is nothing to read. at_least_one: the first
+        batch even when it is larger than `max_bytes`. Raises BrokerError(OFFSET_OUT_OF_RANGE), StorageError. Any
+        thread.
+        """
+        end = self.log_end_offset
+        limit = end if up_to_offset is None or up_to_offset > end else up_to_offset
+        if offset < self.log_start_offset or offset > end:
+            raise BrokerError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"offset {offset} is not in {self.directory}, which holds "
+                f"{self.log_start_offset} to {end}",
+            )
+        return ReadPlan(
+            self._segment_of(offset),
+            offset,
+            limit,
+            max_bytes,
+            at_least_one=at_least_one,
+            check_crc=self._check_crc_on_read,
+        )
+
+    def _segment_of(self, offset: int) -> Segment:
+        segments = self._segments
+        if offset >= segments[-1].base_offset:  # most readers are near the end
+            return segments[-1]
+        low, high = 0, len(segments) - 1
+        while low < high:
+            middle = (low + high + 1) // 2
+            if segments[middle].base_offset <= offset:
+                low = middle
+            else:
+                high = middle - 1
+        return segments[low]
+
+    def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
+        """The first record of that time or later, as (offset, timestamp); None when there is none.
+
+        Any thread; asks the disk. Damaged batches are passed over. Raises StorageError, BrokerError.
+        """
+        return first_at_or_after(self._segments, timestamp_ms, self.log_start_offset)
+
+    def apply_retention(self, now_ms: int) -> int:
+        """The owner's tick: roll by age, delete what is too old or too much, forget silent things.
+
+        Returns how many segments were deleted. Raises StorageError.
+        """
+        self.producers.now_ms = now_ms
+        active = self._active
+        if self._refusal is None and active.end_position:
+            if active.first_append_ms == 0:
+                active.first_append_ms = min(now_ms, max(first_timestamp_ms(active), 1))
+            if now_ms - active.first_append_ms >= self.config.segment_ms:
+                self.roll()
+        count = expired_segments(self._segments, self.config, now_ms, self.high_watermark)
+        if count == len(self._segments):
+            if self._refusal is None:
+                self.roll()
+            else:
+                count -= 1
+        self._delete_first(count)
+        for segment in self._segments[:-1]:
+            if segment.index_used:
+                segment.index_used = False
+            else:
+                segment.forget_indexes()
+        if self._idle_since_offset == self.log_end_offset and self._slow_work.idle:
+            self._active.drop_file()
+        self._idle_since_offset = self.log_end_offset
+        return count
+
+    def delete_before(self, offset: int) -> int:
+        """Records below `offset` are no more; whole segments of them are deleted. Returns how many segments.
+
+        Raises BrokerError(OFFSET_OUT_OF_RANGE) above the high watermark.
+        """
+        if offset > self.high_watermark or offset < 0:
+            raise BrokerError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"cannot delete before offset {offset}; the high watermark is {self.high_watermark}",
+            )
+        if offset <= self.log_start_offset:
+            return 0
+        self.log_start_offset = offset
+        count = sum(segment.next_offset <= offset for segment in self._segments[:-1])
+        self._delete_first(count, save=True)
+        return count
+
+    def _delete_first(self, count: int, *, save: bool = False) -> None:
+        gone, kept = self._segments[:count], self._segments[count:]
+        if not gone and not save:
+            return
+        self._changed = True
+        self._segments = kept
+        self.log_start_offset = max(self.log_start_offset, kept[0].base_offset)
+        self.epochs.cut_start(self.log_start_offset)
+        self._slow_work.start(partial(self._unlink, gone))
+
+    def _unlink(self, gone: tuple[Segment, ...]) -> None:
+        self._sealer.save(self._sealer.recovery_point, self.log_start_offset)
+        for segment in gone:
+            segment.unlink()
+
+    def truncate_to(self, offset: int) -> None:
+        """Cut every batch that reaches to `offset` or beyond. Only while nothing else runs on this log.
+
+        Asks the disk. Raises StorageError, BrokerError(OFFSET_OUT_OF_RANGE).
+        """
+        if offset >= self.log_end_offset:
+            return
+        if offset < self.log_start_offset:
+            raise BrokerError(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"cannot cut at offset {offset}; the log begins at {self.log_start_offset}",
+            )
+        self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot cut the log in {self.directory}")
+        try:
+            self._segments = cut_segments(self._segments, offset)
+            self._active = active = self._segments[-1]
+            self._must_cut, self._changed = False, True
+            end = self.log_end_offset = active.next_offset
+            self.synced_offset = min(self.synced_offset, end)
+            self.high_watermark = min(self.high_watermark, end)
+            self.epochs.cut_end(end)
+            filesystem, directory = self._filesystem, self.directory
+            remove_snapshots_after(filesystem, directory, end)
+            restore_producers(filesystem, directory, self._segments, self.producers, end)
+            save_epochs(filesystem, directory, self.epochs.encode())
+            recovery_point = min(self._sealer.recovery_point, active.base_offset)
+            self._sealer.save(recovery_point, self.log_start_offset)
+        except OSError as error:
+            raise storage_error(error, f"cannot cut the log in {self.directory}") from error
+
+    def delete(self) -> None:
+        """Close, and remove the whole folder: it gets a tombstone's name first. Asks the disk; raises StorageError."""
+        self._refusal = StorageError(
+            ErrorCode.STORAGE_ERROR, f"the log in {self.directory} was deleted"
+        )
+        try:
+            self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot delete the log in {self.directory}")
+        finally:
+            self._drop_files()
+        for segment in self._segments:
+            segment.deleted = True
+        remove_partition(self._filesystem, self.directory)
+
+    def close(self) -> bool:
+        """Sync, cut the tail, write indexes and checkpoints, close the files. Asks the disk; any number of times.
+
+        Returns True when the next opening need not scan, False for a log that failed or was closed before. Raises
+        StorageError; the files are closed then too.
+        """
+        if self._refusal is not None:
+            self._drop_files()
+            return False
+        try:
+            self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot close the log in {self.directory}")
+            if self._changed:
+                end = self.log_end_offset
+                snapshot, epochs = self.producers.encode(end), self.epochs.encode()
+                self._sealer.save_closed(self._unsynced(), self.log_start_offset, snapshot, epochs)
+                self.synced_offset = end
+                self._changed = False
+        except OSError as error:
+            raise storage_error(error, f"cannot close the log in {self.directory}") from error
+        finally:
+            self._drop_files()
+            if not self.failed:
+                self._refusal = StorageError(
+                    ErrorCode.STORAGE_ERROR, f"the log in {self.directory} is closed"
+                )
+        return True
+
+    def _unsynced(self) -> list[Segment]:
+        """The segments that hold bytes which may not be on the disk yet; the active one always."""
+        waiting = [self._active]
+        for segment in reversed(self._segments[:-1]):
+            if segment.next_offset <= self.synced_offset:
+                break
+            waiting.append(segment)
+        waiting.reverse()
+        return waiting
+
+    def _drop_files(self) -> None:
+        for segment in self._segments:
+            segment.drop_file()

@@ -1,0 +1,76 @@
+"""Bringing a log's files into the state that the next opening may trust: sync first, derived files, checkpoint last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from frieda.storage.checkpoint import Checkpoint, write_checkpoint
+from frieda.storage.filesystem import FileSystem
+from frieda.storage.recovery import save_epochs, save_snapshot
+from frieda.storage.segment import Segment
+
+
+class Sealer:
+    """Writes what derives from a log. recovery_point: every segment that ends there or before is sound.
+
+    sync_failed is called (in whatever thread) with the OSError of an fsync: the log must take no more writes.
+    """
+
+    def __init__(
+        self,
+        filesystem: FileSystem,
+        directory: str,
+        recovery_point: int,
+        sync_failed: Callable[[OSError], None],
+    ) -> None:
+        self.recovery_point = recovery_point
+        self._filesystem = filesystem
+        self._directory = directory
+        self._sync_failed = sync_failed
+
+    def seal(self, closed: Segment, log_start_offset: int, snapshot: bytes, epochs: bytes) -> None:
+        """The slow part of a roll, for the segment that is not written to any more. Raises OSError, StorageError."""
+        if closed.deleted:
+            return
+        next_base = closed.next_offset
+        try:
+            closed.cut()
+            self._sync([closed])
+        finally:
+            closed.drop_file()
+        closed.save_indexes()
+        save_snapshot(self._filesystem, self._directory, next_base, snapshot)
+        save_epochs(self._filesystem, self._directory, epochs)
+        self.save(max(self.recovery_point, next_base), log_start_offset)
+
+    def save(self, recovery_point: int, log_start_offset: int) -> None:
+        """Write the checkpoint of a log that is open. Raises StorageError."""
+        write_checkpoint(
+            self._filesystem, self._directory, Checkpoint(recovery_point, log_start_offset)
+        )
+        self.recovery_point = recovery_point
+
+    def save_closed(
+        self, unsynced: Sequence[Segment], log_start_offset: int, snapshot: bytes, epochs: bytes
+    ) -> None:
+        """All that a clean close writes; the last of `unsynced` is the active segment. Raises OSError, StorageError."""
+        active = unsynced[-1]
+        active.cut()
+        self._sync(unsynced)
+        active.save_indexes()
+        end_offset = active.next_offset
+        save_snapshot(self._filesystem, self._directory, end_offset, snapshot)
+        save_epochs(self._filesystem, self._directory, epochs)
+        checkpoint = Checkpoint(
+            self.recovery_point, log_start_offset, end_offset, active.end_position
+        )
+        write_checkpoint(self._filesystem, self._directory, checkpoint)
+
+    def _sync(self, segments: Sequence[Segment]) -> None:
+        try:
+            for segment in segments:
+                segment.file().sync()
+            self._filesystem.sync_directory(self._directory)
+        except OSError as error:
+            self._sync_failed(error)
+            raise
