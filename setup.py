@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 COMPILED_MODULES = ["frieda.wire.murmur2", "frieda.wire.record_writer", "frieda.wire.records"]
 
+REQUIRED = os.environ.get("FRIEDA_REQUIRE_COMPILED") == "1"
 DIRECTIVES = {
     "language_level": 3,
     "annotation_typing": False,  # the types of C are in the .pxd files
@@ -46,7 +47,7 @@ class OptionalBuildExt(build_ext):
         # Whatever goes wrong here (no Cython, no compiler, no headers, a compiler that fails) has the same
         # remedy, the plain module, and the tools raise errors of many unrelated kinds.
         except (Exception, SystemExit) as error:
-            if os.environ.get("FRIEDA_REQUIRE_COMPILED") == "1":
+            if REQUIRED:
                 raise
             logging.getLogger(__name__).warning(
                 "%s is not compiled, its plain Python runs instead: %s", extension.name, error
@@ -55,7 +56,7 @@ class OptionalBuildExt(build_ext):
 
 setup(
     ext_modules=[
-        Extension(name, [name.replace(".", "/") + ".py"], optional=True)
+        Extension(name, [name.replace(".", "/") + ".py"], optional=not REQUIRED)
         for name in COMPILED_MODULES
     ]
     if sys.implementation.name == "cpython"

@@ -52,7 +52,7 @@ def compress(payload: bytes | bytearray | memoryview, compression: str) -> bytes
             compressor = _cramjam("lz4").lz4.Compressor(
                 level=_LZ4_LEVEL, content_checksum=False, block_linked=False
             )
-            compressor.compress(payload)
+            compressor.compress(bytes(payload))  # it takes nothing else
             return bytes(compressor.finish())
         case "zstd":
             return bytes(_cramjam("zstd").zstd.compress(payload, level=_ZSTD_LEVEL))
