@@ -89,6 +89,10 @@ class TcpTransport(Transport):
             wire.connection.abort()
             sock.close()
             raise
+        if wire.lost and sock.fileno() >= 0:
+            # uvloop closed the descriptor before it tied `sock` to the transport, so that closing `sock`
+            # would close whoever has that number next (uvloop/loop.pyx, create_connection).
+            sock.detach()
         if wire.failure is not None:
             raise wire.failure
         return wire.connection
@@ -121,6 +125,7 @@ class _TcpWire(asyncio.BufferedProtocol):
         """What make_receiver raised, for a connection that `connect` waits for."""
         self.write: Callable[[Bytes], int] = _not_connected
         self.writev: Callable[[Sequence[Bytes]], int] = _not_connected
+        self.lost = False
         self._make_receiver: MakeReceiver | None = make_receiver
         self._connecting = connecting
         self._transport: asyncio.Transport | None = None
@@ -163,6 +168,7 @@ class _TcpWire(asyncio.BufferedProtocol):
         self.write = self.writev = _not_connected  # the descriptor may soon belong to someone else
         self._transport = None
         self._fd = -1
+        self.lost = True
         del (
             self.get_buffer,
             self.buffer_updated,
