@@ -55,7 +55,7 @@ class Reader:
                 return record
             self._finish_lent()
             now_ns = time.monotonic_ns()
-            wake_ns = self._before_read(now_ns)
+            self._before_read(now_ns)
             if now_ns - self._breath_ns >= BREATH_NS:
                 await self._breathe()
                 continue
@@ -63,7 +63,8 @@ class Reader:
             if state.freed:
                 self._pump()
             if taken is None:
-                await self._wait(wake_ns)
+                # Once more: what was just looked at may have been damaged.
+                await self._wait(self._before_read(now_ns))
             elif taken.records:
                 self._lent, self.iterator = taken, iter(taken.records)
                 self.moved = True
@@ -80,7 +81,7 @@ class Reader:
         looked = False
         while True:
             self.give_back()
-            wake_ns = self._before_read(now_ns)
+            self._before_read(now_ns)
             if now_ns - self._breath_ns < BREATH_NS or looked:
                 found = self._collect(max_records)
                 if found or (looked and now_ns >= deadline_ns):
@@ -90,6 +91,7 @@ class Reader:
                 await self._breathe()
                 looked = True
             else:
+                wake_ns = self._before_read(now_ns)
                 await self._wait(deadline_ns if wake_ns is None else min(wake_ns, deadline_ns))
                 looked = True
             now_ns = time.monotonic_ns()
