@@ -13,17 +13,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self, TypedDict, Unpack
+from typing import Self, Unpack
 
 from frieda.clients.fetch_state import UNKNOWN_OFFSET, FetchState, PartitionFetch
 from frieda.clients.fetcher import Fetcher
 from frieda.clients.network import ClientHealth, Network
 from frieda.clients.positions import Positions
 from frieda.clients.reader import Reader
+from frieda.clients.settings import ConsumerSettings, make_config
 from frieda.clients.subscription import Subscription
-from frieda.config import ConsumerConfig, PollingMode, StartAt, nearest
+from frieda.config import ConsumerConfig
 from frieda.errors import ClientClosedError, ConfigError
 from frieda.model import (
     EARLIEST_TIMESTAMP,
@@ -33,28 +34,6 @@ from frieda.model import (
     illegal_topic_name,
 )
 from frieda.wire.batch import decode_batch
-
-
-class ConsumerSettings(TypedDict, total=False):
-    """The keyword arguments of a Consumer; `frieda.config.ConsumerConfig` says what each means."""
-
-    client_id: str
-    polling: PollingMode
-    polling_window_us: int
-    request_timeout_s: float
-    connect_timeout_s: float
-    retry_backoff_s: float
-    metadata_max_age_s: float
-    max_frame_bytes: int
-    group: str | None
-    start: StartAt
-    min_bytes: int
-    max_bytes: int
-    max_wait_ms: int
-    prefetch_bytes: int
-    auto_commit_interval_s: float
-    check_crcs: bool
-    isolation: str
 
 
 class Consumer:
@@ -78,7 +57,7 @@ class Consumer:
         *topics: str,
         **settings: Unpack[ConsumerSettings],
     ) -> None:
-        self.config = _config(bootstrap, settings)
+        self.config = make_config(ConsumerConfig, bootstrap, settings)
         for name in topics:
             if (why := illegal_topic_name(name)) is not None:
                 raise ConfigError(why)
@@ -433,12 +412,3 @@ class Consumer:
             if self._fetcher is not None:
                 self._fetcher.troubled = True
             self._wake_subscription()
-
-
-def _config(bootstrap: str | Iterable[str], settings: Mapping[str, Any]) -> ConsumerConfig:
-    known = [spec.name for spec in fields(ConsumerConfig)]
-    for name in settings:
-        if name not in known:
-            raise ConfigError(f"unknown setting {name!r} of a consumer{nearest(name, known)}")
-    urls = bootstrap if isinstance(bootstrap, str) else ",".join(bootstrap)
-    return ConsumerConfig(bootstrap=urls, **settings)

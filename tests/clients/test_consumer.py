@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import fields
+from typing import get_type_hints
 
 import pytest
 
-from frieda.clients.consumer import Consumer, ConsumerSettings
+from frieda.clients.consumer import Consumer
+from frieda.clients.settings import ConsumerSettings
 from frieda.config import ConsumerConfig, StartAt
 from frieda.errors import (
     BrokerError,
@@ -679,7 +681,7 @@ def test_an_illegal_topic_name_is_refused_at_once() -> None:
 
 def test_the_typed_settings_are_those_of_the_configuration() -> None:
     expected = {spec.name for spec in fields(ConsumerConfig)} - {"bootstrap"}
-    assert set(ConsumerSettings.__annotations__) == expected
+    assert set(get_type_hints(ConsumerSettings)) == expected
 
 
 async def test_use_before_start_and_after_close_says_so(broker: FakeBroker) -> None:
