@@ -83,17 +83,20 @@ class Broker:
             lambda: DataFolder.open(self._filesystem, self.config.data, self.config.broker_id)
         )
         try:
-            self._store = EmbeddedStore(self._filesystem, self.config.data)
+            self._store = await self.in_thread(
+                lambda: EmbeddedStore(self._filesystem, self._open_folder())
+            )
             self.cluster_id = self._store.cluster_id
             self._flusher = Flusher(
                 asyncio.get_running_loop(),
                 work_started=self.engine.thread_work_started,
                 work_finished=self.engine.thread_work_finished,
+                interval_s=self.config.flush_interval_ms / 1000,
             )
-            records = self._store.topics
-            known = {record.topic_id for record in records}
-            await self.in_thread(lambda: self._open_folder().remove_leftovers(known))
-            for record in records:
+            gone = self._store.deleted_topic_ids
+            await self.in_thread(lambda: self._open_folder().remove_leftovers(gone))
+            self._store.forget_deleted(gone)
+            for record in self._store.topics:
                 self.topics.add(await self._open_topic(record))
             if self.topics.get(OFFSETS_TOPIC) is None:
                 self.topics.add(
@@ -119,7 +122,7 @@ class Broker:
         clean = True
         for partition in self.topics.all_partitions():
             try:
-                await self.in_thread(partition.log.close)
+                clean = await self.in_thread(partition.log.close) and clean
             except BrokerError as error:
                 clean = False
                 logger.error("closing %s: %s", partition, error)
@@ -198,6 +201,7 @@ class Broker:
             for partition in topic.partitions:
                 await self._flusher.forget(partition.log)
                 await self.in_thread(partition.log.delete)
+            self._store.forget_deleted((topic.topic_id,))
 
     async def alter_topic(self, name: str, configs: dict[str, str]) -> Topic:
         """Change some of a topic's settings; durable when this returns. Raises BrokerError."""
@@ -210,7 +214,7 @@ class Broker:
             topic.config = config
             for partition in topic.partitions:
                 partition.settings = self._partition_settings(config)
-                partition.log.configure(config)
+                partition.log.config = config
             return topic
 
     def _changeable(self, name: str) -> Topic:
@@ -264,8 +268,18 @@ class Broker:
 
     def _open_log(self, record: TopicRecord, config: TopicConfig, index: int) -> PartitionLog:
         return self._open_folder().open_log(
-            record.name, index, record.topic_id, config, self.clock, self.config
+            record.name,
+            index,
+            record.topic_id,
+            config,
+            self.clock,
+            self.config,
+            background=self._in_background,
         )
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        """Slow work of a log. It tells the log itself when it fails."""
+        self.in_thread(work)
 
     def _open_folder(self) -> DataFolder:
         if self._folder is None:

@@ -7,11 +7,12 @@ written again at its end and the segments before are deleted.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgpack
 
-from frieda.errors import BrokerError, ErrorCode, FriedaError
+from frieda.errors import BrokerError, CorruptLogError, ErrorCode, FriedaError
 from frieda.wire.batch import BatchBuilder, decode_batch, iterate_batches
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from frieda.broker.partition import Partition
     from frieda.clock import Clock
+
+logger = logging.getLogger(__name__)
 
 OFFSETS_TOPIC: Final = "__committed_offsets"
 MAX_GROUP_LENGTH: Final = 255
@@ -133,19 +136,29 @@ class GroupOffsets:
             done(base_offset, None)
 
     def _load(self) -> None:
-        log = self._partition.log
-        offset = log.log_start_offset
-        while offset < log.log_end_offset:
-            plan = log.plan_read(
-                offset, _READ_BYTES, up_to_offset=log.log_end_offset, at_least_one=True
-            )
-            buffer = memoryview(bytearray(plan.size_bytes))
-            size_bytes = plan.read_into(buffer, wait=True)
-            for position, header in iterate_batches(buffer[:size_bytes]):
-                batch = buffer[position : position + header.size_bytes]
+        offset = self._partition.log.log_start_offset
+        while True:
+            try:
+                batches = self._read(offset)
+            except CorruptLogError as error:
+                # What a damaged batch said is lost; the commits after it still count.
+                logger.error("%s", error)
+                offset = error.next_readable_offset
+                continue
+            if batches is None:
+                return
+            for position, header in iterate_batches(batches):
+                batch = batches[position : position + header.size_bytes]
                 for record in decode_batch(batch, OFFSETS_TOPIC, 0, offset):
                     self._apply(record.key, record.value)
                 offset = header.next_offset
+
+    def _read(self, offset: int) -> memoryview | None:
+        plan = self._partition.log.plan_read(offset, _READ_BYTES)
+        if plan.size_bytes == 0:
+            return None
+        buffer = memoryview(bytearray(plan.size_bytes))
+        return buffer[: plan.read_into(buffer)]
 
     def _apply(self, key: bytes | None, value: bytes | None) -> None:
         group, topic, index = _unpack(key)

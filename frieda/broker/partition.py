@@ -117,10 +117,6 @@ class Partition:
                 f"a batch of {len(batch)} bytes for {self}; its max.message.bytes is "
                 f"{settings.max_message_bytes}",
             )
-        if header.is_control or header.is_transactional:
-            raise BrokerError(
-                ErrorCode.INVALID_RECORD, f"control or transactional batches are not taken ({self})"
-            )
         if settings.deep_validation:
             check_records(batch, header, settings.max_message_bytes * 4)
         promised = self._admit(batch, lease, header, acks, done)
@@ -167,6 +163,8 @@ class Partition:
             self._flusher.request(self.log, end_offset, synced)
             return None
         self.log.high_watermark = max(self.log.high_watermark, end_offset)
+        if self.settings.flush == "interval":
+            self._flusher.sync_soon(self.log)
         return base_offset
 
     # --- batches that are early -------------------------------------------------------------------------
@@ -228,12 +226,10 @@ class Partition:
 
     # --- fetch ------------------------------------------------------------------------------------------
 
-    def plan_read(
-        self, offset: int, max_bytes: int, *, at_least_one: bool, wait: bool
-    ) -> ReadPlan | None:
-        """Which bytes a fetch from `offset` gets, below the high watermark; None: nothing. Close the plan.
+    def plan_read(self, offset: int, max_bytes: int, *, at_least_one: bool) -> ReadPlan:
+        """Which bytes a fetch from `offset` gets, below the high watermark; perhaps none.
 
-        Raises BrokerError (OFFSET_OUT_OF_RANGE, CORRUPT_LOG) and, without `wait`, BlockingIOError. Any thread.
+        Raises BrokerError (OFFSET_OUT_OF_RANGE, CORRUPT_LOG).
         """
         if self._stopped is not None:
             raise self._stopped
@@ -244,9 +240,7 @@ class Partition:
                 f"offset {offset} of {self}; it can be read from {self.log.log_start_offset} "
                 f"to {high_watermark}",
             )
-        return self.log.plan_read(
-            offset, max_bytes, high_watermark, at_least_one=at_least_one, wait=wait
-        )
+        return self.log.plan_read(offset, max_bytes, high_watermark, at_least_one=at_least_one)
 
     # --- the end ----------------------------------------------------------------------------------------
 

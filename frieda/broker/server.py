@@ -19,7 +19,7 @@ from frieda.storage.filesystem import FileSystem, RealFileSystem
 from frieda.transports.base import Connection, Listener, Receiver, TransportLimits, TransportRuntime
 from frieda.transports.buffers import BufferPool
 from frieda.transports.polling import PollingEngine
-from frieda.transports.registry import make_transport
+from frieda.transports.registry import open_transport
 
 if TYPE_CHECKING:
     from frieda.errors import TransportError
@@ -74,7 +74,7 @@ class Server:
         runtime = TransportRuntime(pool=self.pool, engine=self.engine, limits=limits)
         try:
             for url in self.config.listen:
-                listener = await make_transport(url, runtime).listen(url, self._accept)
+                listener = await open_transport(url, runtime).listen(url, self._accept)
                 self._listeners.append(listener)
         except BaseException:
             await self.stop()

@@ -8,12 +8,15 @@ next block starts, and what is left of a block is skipped after a restart.
 from __future__ import annotations
 
 import json
+import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from frieda.errors import ErrorCode, StorageError
 from frieda.storage.filesystem import FileSystem, read_file, replace_file
+from frieda.storage.folder import DataFolder
 
 FILE_NAME: Final = "metadata.json"
 FORMAT_VERSION: Final = 1
@@ -34,19 +37,28 @@ class TopicRecord:
 class EmbeddedStore:
     """Owned by the broker; every change is durable when its method returns. Not for several threads."""
 
-    def __init__(self, filesystem: FileSystem, folder: str) -> None:
-        """Load, or begin, the metadata of `folder`. Raises StorageError when the file makes no sense."""
+    def __init__(self, filesystem: FileSystem, folder: DataFolder) -> None:
+        """Load, or begin, the metadata of `folder`.
+
+        Raises StorageError when the file makes no sense, or is missing although there are logs.
+        """
         self._filesystem = filesystem
-        self._path = f"{folder}/{FILE_NAME}"
+        self._path = os.path.join(folder.path, FILE_NAME)
         self.cluster_id = uuid.uuid4().hex
         self._topics: dict[str, TopicRecord] = {}
+        self._deleted: frozenset[bytes] = frozenset()
         self._next_producer_id = 0
         self._block_end = 0
         content = read_file(filesystem, self._path, MAX_FILE_BYTES)
-        if content is None:
-            self._save()
-        else:
+        if content is not None:
             self._load(content)
+            return
+        if logs := folder.partitions():
+            raise StorageError(
+                ErrorCode.STORAGE_ERROR,
+                f"{self._path} is missing, but there are {len(logs)} logs beside it; restore it from a copy",
+            )
+        self._save()
 
     @property
     def topics(self) -> tuple[TopicRecord, ...]:
@@ -66,10 +78,21 @@ class EmbeddedStore:
         return record
 
     def delete_topic(self, name: str) -> None:
-        """Forget a topic. Raises KeyError for an unknown name."""
+        """Forget a topic. Its id stays in `deleted_topic_ids` until `forget_deleted`. Raises KeyError."""
         remaining = dict(self._topics)
-        del remaining[name]
-        self._change(remaining)
+        gone = remaining.pop(name)
+        self._change(remaining, self._deleted | {gone.topic_id})
+
+    @property
+    def deleted_topic_ids(self) -> frozenset[bytes]:
+        """Topics whose logs may still be there: a deletion that a crash cut short goes on at the next start."""
+        return self._deleted
+
+    def forget_deleted(self, topic_ids: Iterable[bytes]) -> None:
+        """The logs of these topics are gone."""
+        remaining = self._deleted.difference(topic_ids)
+        if remaining != self._deleted:
+            self._change(self._topics, remaining)
 
     def next_producer_id(self) -> int:
         """A producer id that no one has had, also after a crash."""
@@ -80,13 +103,16 @@ class EmbeddedStore:
         self._next_producer_id += 1
         return producer_id
 
-    def _change(self, topics: dict[str, TopicRecord]) -> None:
-        before = self._topics
+    def _change(
+        self, topics: dict[str, TopicRecord], deleted: frozenset[bytes] | None = None
+    ) -> None:
+        before = self._topics, self._deleted
         self._topics = topics
+        self._deleted = self._deleted if deleted is None else deleted
         try:
             self._save()
         except StorageError:
-            self._topics = before
+            self._topics, self._deleted = before
             raise
 
     def _save(self) -> None:
@@ -94,6 +120,7 @@ class EmbeddedStore:
             "format": FORMAT_VERSION,
             "cluster_id": self.cluster_id,
             "producer_ids_from": self._block_end,
+            "deleted_topics": sorted(topic_id.hex() for topic_id in self._deleted),
             "topics": {
                 record.name: {
                     "id": record.topic_id.hex(),
@@ -115,6 +142,7 @@ class EmbeddedStore:
                 )
             self.cluster_id = str(document["cluster_id"])
             self._next_producer_id = self._block_end = int(document["producer_ids_from"])
+            self._deleted = frozenset(bytes.fromhex(text) for text in document["deleted_topics"])
             for name, entry in document["topics"].items():
                 self._topics[name] = TopicRecord(
                     name,

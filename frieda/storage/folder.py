@@ -121,10 +121,10 @@ class DataFolder:
         """Remove a log that is not open. Raises StorageError."""
         remove_partition(self._filesystem, self.directory_of(topic, partition))
 
-    def remove_leftovers(self, known_topic_ids: Collection[bytes]) -> list[str]:
-        """Remove what unfinished deletions left, and partitions of topics that are not known any more.
+    def remove_leftovers(self, deleted_topic_ids: Collection[bytes]) -> list[str]:
+        """Remove what unfinished deletions left: tombstones, and partitions of these topics, which were deleted.
 
-        A folder without a readable topic id is left alone. Returns the names. Raises StorageError.
+        Anything else is left alone. Returns the names. Raises StorageError.
         """
         removed = []
         for name in self._names():
@@ -134,7 +134,7 @@ class DataFolder:
                 removed.append(name)
             elif parse_partition_name(name) is not None:
                 topic_id = read_topic_id(self._filesystem, directory)
-                if topic_id is not None and topic_id not in known_topic_ids:
+                if topic_id in deleted_topic_ids:
                     remove_partition(self._filesystem, directory)
                     removed.append(name)
         return removed

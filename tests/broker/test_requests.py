@@ -139,7 +139,7 @@ async def test_a_batch_above_the_topics_limit_is_refused(client: RawClient) -> N
     assert caught.value.code is ErrorCode.MESSAGE_TOO_LARGE
 
 
-@pytest.mark.parametrize("spoil", [0, 4, 16, 17, 25, 57, 60, -1])
+@pytest.mark.parametrize("spoil", [8, 11, 16, 17, 25, 57, 60, -1])
 async def test_a_damaged_batch_is_refused_and_nothing_is_stored(
     client: RawClient, spoil: int
 ) -> None:
@@ -147,8 +147,6 @@ async def test_a_damaged_batch_is_refused_and_nothing_is_stored(
     await client.call(ProduceRequest(topic_id, 0, 1, 1000), a_batch(b"before"))
     batch = bytearray(a_batch(b"damaged", b"here"))
     batch[spoil] ^= 0x55
-    if spoil == 0:
-        batch = batch[:-1]  # the base offset is the broker's to set: cut the batch instead
     with pytest.raises(BrokerError) as caught:
         await client.call(ProduceRequest(topic_id, 0, 1, 1000), bytes(batch))
     assert caught.value.code in (ErrorCode.CORRUPT_MESSAGE, ErrorCode.INVALID_RECORD)

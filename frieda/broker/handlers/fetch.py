@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from frieda.broker.request import HandlerEntry, Request
 from frieda.errors import BrokerError, CorruptLogError, ErrorCode
@@ -92,14 +91,9 @@ class _Fetch:
                 return True
         if not something or self._message.min_bytes <= 1:
             return something
-        try:
-            self._plan(wait=False)
-        except BlockingIOError:
-            return True  # what is no longer in memory is old, and so there is more than enough
+        self._plan()
         enough = sum(source.size_bytes for source in self._sources) >= self._message.min_bytes
-        failed = any(source.error is not None for source in self._sources)
-        self._close_plans()
-        return enough or failed
+        return enough or any(source.error is not None for source in self._sources)
 
     def wait(self, timeout_s: float) -> None:
         """Look again whenever a high watermark moves, and answer with what there is after `timeout_s`."""
@@ -140,58 +134,32 @@ class _Fetch:
         if not self._request.session.alive:
             self._request.finish_silently()
             return
-        try:
-            self._plan(wait=False)
-        except BlockingIOError:
-            self._later(self._plan_cold())
-            return
-        self._lease_and_read()
-
-    def _lease_and_read(self) -> None:
+        self._plan()
         planned_bytes = sum(source.size_bytes for source in self._sources)
         if planned_bytes == 0:
-            self._close_plans()
             self._request.answer(self._response())
             return
         lease = self._broker.pool.lease(planned_bytes)
         if lease is None:
             self._broker.counters.buffer_waits += 1
-            self._later(self._wait_for_buffer(planned_bytes))
-            return
-        self._read_and_answer(lease)
+            self._request.session.run(self._request, self._wait_for_buffer(planned_bytes))
+        else:
+            self._read_and_answer(lease)
+
+    async def _wait_for_buffer(self, size_bytes: int) -> None:
+        self._read_and_answer(await self._broker.pool.lease_wait(size_bytes, BUFFER_TIMEOUT_S))
 
     def _read_and_answer(self, lease: Lease) -> None:
         try:
             size_bytes = self._read(lease.view, wait=False)
         except BlockingIOError:
             self._broker.counters.cold_reads += 1
-            self._later(self._read_cold(lease))
+            self._request.session.run(self._request, self._read_cold(lease))
             return
         except BaseException:
             lease.release()
             raise
         self._finish(lease, size_bytes)
-
-    def _finish(self, lease: Lease, size_bytes: int) -> None:
-        self._broker.counters.fetched_bytes += size_bytes
-        self._request.answer(self._response(), lease.view[:size_bytes], lease)
-
-    def _later(self, work: Coroutine[Any, Any, None]) -> None:
-        self._request.session.run(self._request, self._closing_plans(work))
-
-    async def _closing_plans(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except BaseException:
-            self._close_plans()
-            raise
-
-    async def _plan_cold(self) -> None:
-        await self._broker.in_thread(lambda: self._plan(wait=True))
-        self._lease_and_read()
-
-    async def _wait_for_buffer(self, size_bytes: int) -> None:
-        self._read_and_answer(await self._broker.pool.lease_wait(size_bytes, BUFFER_TIMEOUT_S))
 
     async def _read_cold(self, lease: Lease) -> None:
         reading = self._broker.in_thread(lambda: self._read(lease.view, wait=True))
@@ -206,62 +174,56 @@ class _Fetch:
             raise
         self._finish(lease, size_bytes)
 
-    # --- reading: in the loop with wait=False, else in a thread -------------------------------------------
+    def _finish(self, lease: Lease, size_bytes: int) -> None:
+        if size_bytes == 0 and all(source.error is None for source in self._sources):
+            # What was planned unseen, since it was not in memory, is a batch larger than the plan. It is in memory now.
+            lease.release()
+            self._answer()
+            return
+        self._broker.counters.fetched_bytes += size_bytes
+        self._request.answer(self._response(), lease.view[:size_bytes], lease)
 
-    def _plan(self, *, wait: bool) -> None:
-        """Decide what each source gives, within the limits. Raises BlockingIOError; no plan is open then."""
+    def _plan(self) -> None:
+        """Decide what each source gives, within the limits."""
         left = max(0, min(self._message.max_bytes, self._broker.config.max_fetch_bytes))
         nothing_yet = True
         for source in self._sources:
             asked = source.asked
-            source.error = None
+            source.plan = source.error = None
             source.size_bytes = 0
             try:
                 source.partition = self._broker.topics.partition(asked.topic_id, asked.partition)
                 # The first batch is given even when it is larger than the limits: no reader gets stuck.
-                source.plan = source.partition.plan_read(
-                    asked.offset,
-                    max(0, min(asked.max_bytes, left)),
-                    at_least_one=nothing_yet,
-                    wait=wait,
+                plan = source.partition.plan_read(
+                    asked.offset, max(0, min(asked.max_bytes, left)), at_least_one=nothing_yet
                 )
             except BrokerError as error:
                 source.error = error
-            except BlockingIOError:
-                self._close_plans()
-                raise
-            if source.plan is not None:
-                source.size_bytes = source.plan.size_bytes
-                left -= source.size_bytes
+                continue
+            if plan.size_bytes:
+                source.plan = plan
+                source.size_bytes = plan.size_bytes
+                left -= plan.size_bytes
                 nothing_yet = False
 
     def _read(self, view: memoryview, *, wait: bool) -> int:
-        """Read every plan, end to end; how many bytes that are. Raises BlockingIOError; plans stay open then."""
-        filled = 0
-        sizes = []
-        for source in self._sources:
-            size_bytes = 0
-            if source.plan is not None:
-                part = view[filled : filled + source.plan.size_bytes]
-                try:
-                    result = source.plan.read_into(
-                        part, wait=wait, check_crc=self._broker.config.check_crc_on_fetch
-                    )
-                    size_bytes = result.size_bytes
-                except BrokerError as error:
-                    source.error = error
-            sizes.append(size_bytes)
-            filled += size_bytes
-        for source, size_bytes in zip(self._sources, sizes, strict=True):
-            source.size_bytes = size_bytes
-        self._close_plans()
-        return filled
+        """Read every plan, end to end; how many bytes that are.
 
-    def _close_plans(self) -> None:
+        In the loop with wait=False, which raises BlockingIOError when the disk would have to be asked; then again,
+        in a thread.
+        """
+        filled = 0
         for source in self._sources:
-            if source.plan is not None:
-                source.plan.close()
-                source.plan = None
+            if source.plan is None:
+                continue
+            part = view[filled : filled + source.plan.size_bytes]
+            try:
+                source.size_bytes = source.plan.read_into(part, wait=wait)
+            except BrokerError as error:
+                source.error = error
+                source.size_bytes = 0
+            filled += source.size_bytes
+        return filled
 
     def _response(self) -> FetchResponse:
         return FetchResponse(tuple(_fetched(source) for source in self._sources))
