@@ -117,6 +117,10 @@ class FileSystem(Protocol):
         """Take an exclusive lock file and write `content` to it; BlockingIOError when another has it."""
         ...
 
+    def is_locked(self, path: str) -> bool:
+        """Does anybody hold this lock file? Changes nothing; FileNotFoundError when there is none."""
+        ...
+
 
 def storage_error(error: OSError, what: str) -> StorageError:
     """The typed error for an OSError: DISK_FULL or STORAGE_ERROR. `what` says what was done, and to which file."""
@@ -311,3 +315,13 @@ class RealFileSystem:
             os.close(descriptor)
             raise
         return RealLock(descriptor)
+
+    def is_locked(self, path: str) -> bool:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False

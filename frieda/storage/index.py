@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import pairwise
 from struct import Struct
 from typing import Final
@@ -56,13 +57,9 @@ class OffsetIndex:
         """The last entry; (-1, 0) when there is none."""
         return (self._offsets[-1], self._positions[-1]) if self._positions else (-1, 0)
 
-    def cut(self, relative_offset: int, position: int) -> None:
-        """Forget entries at or above `relative_offset`, or whose batch begins at or above `position`."""
-        while self._positions and (
-            self._offsets[-1] >= relative_offset or self._positions[-1] >= position
-        ):
-            self._positions.pop()
-            self._offsets.pop()
+    def entries(self) -> Iterator[tuple[int, int]]:
+        """Every entry as (relative offset, position)."""
+        return zip(self._offsets, self._positions, strict=False)
 
     def encode(self) -> bytes:
         """The content of an `.index` file."""
@@ -124,12 +121,6 @@ class TimeIndex:
     def last(self) -> tuple[int, int]:
         """The last entry as (timestamp, relative offset); (-1, 0) when there is none."""
         return (self._timestamps[-1], self._offsets[-1]) if self._offsets else (-1, 0)
-
-    def cut(self, relative_offset: int) -> None:
-        """Forget entries at or above `relative_offset`."""
-        while self._offsets and self._offsets[-1] >= relative_offset:
-            self._offsets.pop()
-            self._timestamps.pop()
 
     def encode(self) -> bytes:
         """The content of a `.timeindex` file."""

@@ -11,7 +11,9 @@ log takes no more writes (`failed`), since the kernel may have dropped what it c
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from frieda.clock import Clock
@@ -38,6 +40,8 @@ from frieda.storage.time_lookup import first_at_or_after, first_timestamp_ms
 from frieda.wire.batch import BatchHeader, patch
 
 CLOSE_TIMEOUT_S: Final = 30.0
+
+_base_offset = attrgetter("base_offset")
 
 
 class PartitionLog:
@@ -312,14 +316,7 @@ class PartitionLog:
         segments = self._segments
         if offset >= segments[-1].base_offset:  # most readers are near the end
             return segments[-1]
-        low, high = 0, len(segments) - 1
-        while low < high:
-            middle = (low + high + 1) // 2
-            if segments[middle].base_offset <= offset:
-                low = middle
-            else:
-                high = middle - 1
-        return segments[low]
+        return segments[max(bisect_right(segments, offset, key=_base_offset) - 1, 0)]
 
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
         """The first record of that time or later, as (offset, timestamp); None when there is none.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PREFIX: Final = Struct(">qiib")  # base offset, batch length, leader epoch, magic
 _LAST_OFFSET_DELTA: Final = Struct(">i")
 _LAST_OFFSET_DELTA_AT: Final = 23
+_UNKNOWN_BATCH_BYTES: Final = 16 * 1024
 _LEAST_BATCH_LENGTH: Final = HEADER_SIZE_BYTES - 12
 
 
@@ -69,7 +70,8 @@ class ReadPlan:
             self._locate(wait=False)
         except BlockingIOError:
             # Unknown yet; the thread that reads finds out.
-            self.size_bytes = min(self._max_bytes, segment.end_position)
+            least = _UNKNOWN_BATCH_BYTES if at_least_one else 0
+            self.size_bytes = min(max(self._max_bytes, least), segment.end_position)
 
     def read_into(self, view: memoryview, *, wait: bool = True) -> int:
         """Read into `view` (of `size_bytes`); returns the size of the whole and sound batches in it.

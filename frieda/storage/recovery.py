@@ -202,6 +202,7 @@ def _scan(filesystem: FileSystem, directory: str, found: Recovered) -> None:
         if segment is segments[-1]:
             last_snapshot = found.producers.encode(segment.base_offset)
         size_bytes = filesystem.size(segment.path)
+        segment.unlink_indexes()
         for damage in segment.rebuild(size_bytes, check_crc=True, visit=visit):
             found.damages.append((segment, damage))
         segment.allocated = size_bytes

@@ -298,21 +298,24 @@ class Segment:
         hints[offset] = position
 
     def save_indexes(self) -> None:
-        """Write both index files. Any thread; raises StorageError. Not synced: they can be built again."""
+        """Write both index files. Any thread; raises StorageError. Synced, since one cut short could pass for whole."""
         if self._indexes is None or self.deleted:
             return
         offsets, times = self._indexes
         if self.end_position:
             # The last entry of a closed segment says its highest timestamp, as Kafka's does.
             times.append(self.max_timestamp_ms, self.max_timestamp_offset - self.base_offset)
-        replace_file(self._filesystem, self._sibling(INDEX_SUFFIX), offsets.encode(), durable=False)
-        replace_file(
-            self._filesystem, self._sibling(TIME_INDEX_SUFFIX), times.encode(), durable=False
-        )
+        replace_file(self._filesystem, self._sibling(INDEX_SUFFIX), offsets.encode())
+        replace_file(self._filesystem, self._sibling(TIME_INDEX_SUFFIX), times.encode())
 
     def forget_indexes(self) -> None:
         """Give back the memory of the indexes of a closed segment; they are loaded again when needed."""
         self._indexes = None
+
+    def unlink_indexes(self) -> None:
+        """Remove the index files, which may say what is no longer true. Raises OSError."""
+        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            self._filesystem.unlink(self._sibling(suffix))
 
     def unlink(self) -> None:
         """Remove the files. Who still reads from them may go on. Raises OSError."""
@@ -358,6 +361,8 @@ class Segment:
 
     def _fits(self, indexes: tuple[OffsetIndex, TimeIndex]) -> bool:
         """Does the last entry point at a batch with that last offset, and are there entries where some are due?"""
+        if not len(indexes[1]) and self.end_position:
+            return False
         if not len(indexes[1]) and self.end_position:
             return False
         relative, position = indexes[0].last()
