@@ -158,7 +158,7 @@ async def run_load(
     Each runs `entry` with `task`, "load" (the whole) and "shares" (its producers). `on_progress` is
     called once for each window, with what all processes did in it. Raises FriedaError.
     """
-    windows = _Windows(load.processes, on_progress)
+    windows = ProgressByWindow(load.processes, on_progress)
     workers = [
         await fleet.start(
             entry, {**task, "load": asdict(load), "shares": [asdict(share) for share in part]}
@@ -211,7 +211,7 @@ def _merge_windows(
     return total, windows
 
 
-class _Windows:
+class ProgressByWindow:
     """Adds up the progress of all processes, window by window."""
 
     def __init__(self, processes: int, on_progress: OnProgress) -> None:
@@ -220,6 +220,7 @@ class _Windows:
         self._parts: dict[int, list[Progress]] = {}
 
     def take(self, facts: dict[str, Any]) -> None:
+        """One process's news of one window; when it is the last one's, all of them are told as one."""
         number = int(facts.pop("number"))
         parts = self._parts.setdefault(number, [])
         parts.append(Progress(**facts))

@@ -22,12 +22,13 @@ class Meter:
     Both are replaced at each window, so look them up on the meter at every call.
     """
 
-    def __init__(self, channel: Channel, load: Load) -> None:
+    def __init__(self, channel: Channel, load: Load, window_s: float = WINDOW_S) -> None:
         self.lateness = Lateness()
         self.errors = 0
         self.first_ns = NEVER_NS
         self.last_ns = 0
         self._channel = channel
+        self._window_s = window_s
         self._record_size_bytes = load.record_size_bytes
         self._open_loop = load.rate is not None
         self._number = 0
@@ -39,7 +40,7 @@ class Meter:
         self._service_time = WindowedRecorder(start_ns)
         self.record = self._latency.record
         self.record_service_time = self._service_time.record
-        self._timer = asyncio.get_running_loop().call_later(WINDOW_S, self._turn)
+        self._timer = asyncio.get_running_loop().call_later(self._window_s, self._turn)
 
     def measuring_since(self, now_ns: int) -> None:
         """A producer of this process sent its first record after the warm-up."""
@@ -55,7 +56,7 @@ class Meter:
         self._service_time.turn(now_ns)
         self.record = self._latency.record
         self.record_service_time = self._service_time.record
-        self._timer = asyncio.get_running_loop().call_later(WINDOW_S, self._turn)
+        self._timer = asyncio.get_running_loop().call_later(self._window_s, self._turn)
 
     def _tell(self, window: Window) -> None:
         histogram = window.histogram

@@ -18,9 +18,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from importlib import import_module
 from typing import Any, Final
 
-import uvloop
-
 from frieda.errors import FriedaError
+from frieda.event_loop import new_event_loop
 
 MAX_LINE_BYTES: Final = 64 * 1024 * 1024
 
@@ -99,6 +98,6 @@ async def run(entry: Entry) -> int:
 
 
 if __name__ == "__main__":
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
         code = runner.run(run(find_entry(sys.argv[1])))
     sys.exit(code)

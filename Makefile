@@ -1,0 +1,82 @@
+# The two commands of a fresh machine are `make demo` and `make test`; `make help` lists the others.
+# Each makes its own environment under .venvs/ and makes it again only when what it is made of changes.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-builtin-rules
+
+TEST := .venvs/test
+DEMO := .venvs/demo
+WHEEL := .venvs/wheel
+DIST := .venvs/dist
+
+# Branch coverage of the whole package that the tests must reach, in per cent.
+COVERAGE_FLOOR ?= 80
+
+# What an environment is made of; the modules with a .pxd are compiled where there is a C compiler.
+COMPILED := $(wildcard frieda/wire/*.pxd)
+MADE_OF := pyproject.toml setup.py .ci/venv $(COMPILED) $(COMPILED:.pxd=.py)
+
+.PHONY: help test demo lint types unit package bench-smoke clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+test: lint types unit package bench-smoke  ## run every check: lint, types, tests, wheel, benchmarks
+	@echo
+	@echo "All passed:"
+	@echo "  ruff check, ruff format --check"
+	@echo "  mypy --strict"
+	@echo "  $$(cat $(TEST)/tests-passed)"
+	@echo "  wheel and sdist built; the wheel installed alone, and frieda demo --quick ran from it"
+	@echo "  one short iteration of every benchmark"
+
+demo: $(DEMO)/made  ## see it work: a broker, a real file through it and back, a benchmark
+	$(DEMO)/bin/frieda demo
+
+lint: $(TEST)/made  ## ruff: rules and format
+	@echo "== ruff"
+	$(TEST)/bin/ruff check .
+	$(TEST)/bin/ruff format --check .
+
+types: $(TEST)/made  ## mypy --strict
+	@echo "== mypy"
+	$(TEST)/bin/mypy
+
+unit: $(TEST)/made  ## the tests, with coverage
+	@echo "== tests"
+	@rm -f $(TEST)/tests-passed
+	$(TEST)/bin/python -m pytest --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR) \
+		| tee $(TEST)/tests-output
+	@grep -E '^=+ .*passed.* =+$$' $(TEST)/tests-output | tr -d '=' | sed 's/^ *//; s/ *$$//' \
+		> $(TEST)/tests-passed
+
+package: $(TEST)/made  ## build wheel and sdist, install the wheel alone, run the demo from it
+	@echo "== package"
+	rm -rf $(DIST) $(WHEEL)
+	$(TEST)/bin/python -m build --no-isolation --outdir $(DIST) . > $(TEST)/build-output 2>&1 \
+		|| { tail -n 40 $(TEST)/build-output; exit 1; }
+	$(TEST)/bin/python -m venv $(WHEEL)
+	$(WHEEL)/bin/pip install --quiet --disable-pip-version-check "$$(ls $(DIST)/*.whl)[all]"
+	here=$$PWD; elsewhere=$$(mktemp -d); trap 'rm -rf "$$elsewhere"' EXIT; cd "$$elsewhere"; \
+		env -u PYTHONPATH "$$here/$(WHEEL)/bin/frieda" demo --quick
+
+bench-smoke: $(TEST)/made  ## one short iteration of every benchmark
+	@echo "== benchmarks, one short iteration of each"
+	.ci/bench-smoke $(TEST)/bin/frieda
+
+clean:  ## remove what was built (not .venv)
+	rm -rf .venvs build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -f .coverage .coverage.* frieda/wire/*.so frieda/wire/*.c
+	find frieda transports clients bench ysb tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(TEST)/made: $(MADE_OF)
+	.ci/venv $(TEST) dev
+	@touch $@
+
+$(DEMO)/made: $(MADE_OF)
+	.ci/venv $(DEMO) all
+	@touch $@
