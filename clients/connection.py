@@ -56,6 +56,8 @@ class BrokerConnection:
     __slots__ = (
         "_clock",
         "_default_timeout_s",
+        "_heard",
+        "_last_heard_ns",
         "_loop",
         "_next_sweep_ns",
         "_on_lost",
@@ -87,11 +89,13 @@ class BrokerConnection:
         self._clock = clock
         self._default_timeout_s = default_timeout_s
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[int, tuple[OnAnswer, int]] = {}
+        self._pending: dict[int, tuple[OnAnswer, int, int]] = {}
         self._waiting: deque[_Waiting] = deque()
         self._paused = False
         self._sweep: asyncio.TimerHandle | None = None
         self._next_sweep_ns = 0
+        self._heard = True
+        self._last_heard_ns = clock.monotonic_ns()
         self._on_lost: OnLost | None = None
 
     @classmethod
@@ -167,7 +171,8 @@ class BrokerConnection:
         """
         if timeout_s is None:
             timeout_s = self._default_timeout_s
-        deadline_ns = self._clock.monotonic_ns() + int(timeout_s * 1e9)
+        now_ns = self._clock.monotonic_ns()
+        deadline_ns = now_ns + int(timeout_s * 1e9)
         if not self.is_open:
             self._refuse(lease)
         if self._waiting or self._paused or self._protocol.credit <= 0:
@@ -186,7 +191,7 @@ class BrokerConnection:
             if lease is not None:
                 lease.release()
             raise
-        self._send(outgoing, request, on_answer, body, lease, deadline_ns)
+        self._send(outgoing, request, on_answer, body, lease, deadline_ns, now_ns)
 
     async def call(
         self, request: Any, timeout_s: float | None = None, *, body: Bytes | None = None
@@ -222,6 +227,7 @@ class BrokerConnection:
 
     def message_received(self, message: memoryview, lease: Lease | None) -> None:
         """One answer. A RemoteProtocolError escapes: the transport then breaks the connection with it."""
+        self._heard = True
         answer = self._protocol.receive(message)
         if answer is None:
             return
@@ -256,8 +262,9 @@ class BrokerConnection:
             else:
                 answered.set_result(None)
 
-        deadline_ns = self._clock.monotonic_ns() + int(timeout_s * 1e9)
-        self._send(self._protocol.greet(), None, on_answer, None, None, deadline_ns)
+        now_ns = self._clock.monotonic_ns()
+        deadline_ns = now_ns + int(timeout_s * 1e9)
+        self._send(self._protocol.greet(), None, on_answer, None, None, deadline_ns, now_ns)
         await answered
 
     def _send(
@@ -268,9 +275,10 @@ class BrokerConnection:
         body: Bytes | None,
         lease: Lease | None,
         deadline_ns: int,
+        now_ns: int,
     ) -> None:
         correlation_id = outgoing.correlation_id
-        self._pending[correlation_id] = (on_answer, deadline_ns)
+        self._pending[correlation_id] = (on_answer, deadline_ns, now_ns)
         try:
             self._transport.send(outgoing.head, body, lease)
         except FriedaError:
@@ -298,7 +306,7 @@ class BrokerConnection:
                 waiting.on_answer(error, None)
                 continue
             try:
-                self._send(outgoing, *waiting)
+                self._send(outgoing, *waiting, self._clock.monotonic_ns())
             except FriedaError as error:
                 waiting.on_answer(error, None)
 
@@ -317,7 +325,7 @@ class BrokerConnection:
             self._sweep = None
         pending, self._pending = self._pending, {}
         waiting, self._waiting = self._waiting, deque()
-        for on_answer, _ in pending.values():
+        for on_answer, _, _ in pending.values():
             on_answer(for_requests, None)
         for item in waiting:
             if item.lease is not None:
@@ -341,13 +349,19 @@ class BrokerConnection:
     def _sweep_deadlines(self) -> None:
         self._sweep = None
         now_ns = self._clock.monotonic_ns()
+        if self._heard:
+            self._heard = False
+            self._last_heard_ns = now_ns
         overdue = [key for key, item in self._pending.items() if item[1] <= now_ns]
-        late = [self._pending.pop(key)[0] for key in overdue]
+        late = [self._pending.pop(key) for key in overdue]
         self.abandoned += len(late)
+        # A broker that said nothing at all since the request left is not slow: the connection is dead, though
+        # no one told us. What else is in flight on it need not wait for its own deadline.
+        dead = any(self._last_heard_ns <= submitted_ns for _, _, submitted_ns in late)
         waiting = [item for item in self._waiting if item.deadline_ns <= now_ns]
         if waiting:
             self._waiting = deque(item for item in self._waiting if item.deadline_ns > now_ns)
-        for on_answer in late:
+        for on_answer, _, _ in late:
             on_answer(_timed_out(f"{self.url} did not answer in time"), None)
         for item in waiting:
             if item.lease is not None:
@@ -355,9 +369,9 @@ class BrokerConnection:
             item.on_answer(_timed_out(f"{self.url} had no credit for it in time"), None)
         if not self.is_open:
             return
-        if self.abandoned * 2 > self._protocol.in_flight + self._protocol.credit:
-            # Most of the credit is with requests that nobody waits for: a fresh connection has all of it.
-            self._transport.abort()
+        if dead or self.abandoned * 2 > self._protocol.in_flight + self._protocol.credit:
+            # Dead, or most of its credit is with requests that nobody waits for: a fresh one has all of it.
+            self.abort()
             return
         deadlines = [item[1] for item in self._pending.values()]
         deadlines += [item.deadline_ns for item in self._waiting]

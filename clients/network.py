@@ -30,6 +30,7 @@ from frieda.wire.messages import MetadataRequest
 
 if TYPE_CHECKING:
     from frieda.config import ClientConfig
+    from frieda.transports.polling import PollingStatistics
 
 MAX_BACKOFF_S: Final = 1.0
 
@@ -49,8 +50,8 @@ class ClientHealth:
     """Records that wait to be acknowledged (producer) or consumed (consumer)."""
     reconnects: int
     """Connections that were lost since the start."""
-    polling: str
-    """What the polling engine says of itself."""
+    polling: PollingStatistics | None
+    """What the polling engine has done; None when closed."""
 
 
 def backoff_s(first_s: float, attempt: int) -> float:
@@ -159,7 +160,7 @@ class Network:
             in_flight_requests=sum(each.in_flight for each in self._open.values()),
             buffered_bytes=buffered_bytes,
             reconnects=self.reconnects,
-            polling="" if self._runtime is None else str(self._runtime.engine.statistics),
+            polling=None if self._runtime is None else self._runtime.engine.statistics,
         )
 
     def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
@@ -208,9 +209,14 @@ class Network:
         known = [*self._bootstrap, *(url for url in advertised if self._speaks(url))]
         return await self._first_of(tuple(dict.fromkeys(known)))
 
+    async def reach(self, timeout_s: float) -> None:
+        """Wait until some broker is connected, trying again and again. Raises the last error after `timeout_s`."""
+        await self.call_any(None, timeout_s)
+
     async def call_any(self, request: Any, timeout_s: float | None = None) -> Any:
         """Ask any broker, again and again while that can help, until `timeout_s` (default: request_timeout_s).
 
+        None asks nothing: a connection is enough.
         Raises the last BrokerError or TransportError.
         """
         timeout_s = self.config.request_timeout_s if timeout_s is None else timeout_s
@@ -221,6 +227,8 @@ class Network:
             try:
                 async with asyncio.timeout(max(left_s, 0.001)):
                     connection = await self.any_connection()
+                    if request is None:
+                        return None
                     return await connection.call(request, max(left_s, 0.001))
             except TimeoutError:
                 raise ConnectError(
