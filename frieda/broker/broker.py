@@ -340,4 +340,14 @@ class Broker:
         facts["topics"] = len(self.topics)
         facts["partitions"] = sum(len(topic.partitions) for topic in self.topics)
         facts["buffers_in_use"] = self.pool.in_use
-        return HealthResponse(status, problems, self.software, facts)
+        polling = self.engine.statistics
+        for reason, count in polling.fallbacks.items():
+            facts[f"polling_fallbacks_{reason}"] = count
+        facts["polling_active_processes"] = polling.active_processes
+        settings = {
+            "flush": self.config.flush,
+            "polling": polling.mode,
+            "polling_state": polling.state,
+            "polling_census": polling.census,
+        }
+        return HealthResponse(status, problems, self.software, facts, settings)

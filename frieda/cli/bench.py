@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from frieda.bench.load import Load, default_warm_up
 from frieda.bench.report import Result, as_json, summary_lines, window_line
+from frieda.cli.client_options import bootstrap_option
+from frieda.config import ClientConfig, Compression, FlushPolicy, PollingMode
 
+DEFAULT_BOOTSTRAP = ClientConfig().bootstrap
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _LOAD_OPTIONS = (
@@ -127,3 +133,93 @@ def echo(
     settings = EchoSettings(load=load_of(load_flags), polling=polling, response_bytes=response_size)
     result = run_echo(settings, lambda progress: click.echo(window_line(progress)))
     show_result(result, json_file, hgrm_file)
+
+
+@bench.command()
+@bootstrap_option
+@click.option("--topic", required=True, help="Made when it is missing.")
+@click.option(
+    "--partitions", type=int, default=1, show_default=True, help="Of a topic that is made."
+)
+@load_options
+@click.option(
+    "--acks",
+    type=click.Choice(["0", "1", "all"]),
+    default="1",
+    show_default=True,
+    help="As Kafka's.",
+)
+@click.option("--linger", type=float, default=0.0, show_default=True, metavar="MS")
+@click.option("--batch-size", type=int, default=65536, show_default=True, help="Bytes of a batch.")
+@click.option("--compression", type=click.Choice(get_args(Compression)), default="none")
+@polling_option
+@click.option(
+    "--own-broker",
+    is_flag=True,
+    help="Run against a broker of its own, on a throw-away folder, instead of --bootstrap.",
+)
+@click.option(
+    "--broker-polling",
+    type=click.Choice(get_args(PollingMode)),
+    help="Of --own-broker. [default: as --polling]",
+)
+@click.option(
+    "--flush", type=click.Choice(get_args(FlushPolicy)), default="never", help="Of --own-broker."
+)
+@output_options
+def producer(
+    bootstrap: str | None,
+    topic: str,
+    partitions: int,
+    acks: str,
+    linger: float,
+    batch_size: int,
+    compression: str,
+    polling: str,
+    own_broker: bool,
+    broker_polling: str | None,
+    flush: str,
+    json_file: Path | None,
+    hgrm_file: Path | None,
+    **load_flags: Any,
+) -> None:
+    """Acknowledged records through the client library.
+
+    One record in flight (the default) is `await producer.send(...)` in a loop: latency. Give --in-flight
+    20000 for throughput: records then go in bulk. With --rate every record has an intended send time, and
+    latency counts from it.
+    """
+    from frieda.bench.producer import ACKS, ProducerSettings, ensure_topic, run_producer  # noqa: PLC0415
+
+    load = load_of(load_flags)
+    with _broker(own_broker, bootstrap or DEFAULT_BOOTSTRAP, broker_polling or polling, flush) as url:
+        if asyncio.run(ensure_topic(url, topic, partitions)):
+            click.echo(f"made topic {topic!r} with {partitions} partitions", err=True)
+        settings = ProducerSettings(
+            load=load,
+            topic=topic,
+            bootstrap=url,
+            acks=ACKS[acks],
+            linger_ms=linger,
+            batch_bytes=batch_size,
+            compression=compression,
+            polling=polling,
+        )
+        result = run_producer(settings, lambda progress: click.echo(window_line(progress)))
+    show_result(result, json_file, hgrm_file)
+
+
+@contextlib.contextmanager
+def _broker(own: bool, bootstrap: str, polling: str, flush: str) -> Iterator[str]:
+    """The address to measure: the one given, or that of a broker that lives as long as the context."""
+    if not own:
+        yield bootstrap
+        return
+    from frieda.testing.brokers import BrokerProcess  # noqa: PLC0415
+
+    with (
+        tempfile.TemporaryDirectory(prefix="frieda-bench-") as folder,
+        BrokerProcess(folder, "--polling", polling, "--flush", flush) as process,
+    ):
+        yield process.url
+        process.stop()

@@ -339,6 +339,8 @@ class HealthResponse(NamedTuple):
     software: str
     facts: dict[str, int]
     """Counters and sizes by name."""
+    settings: dict[str, str]
+    """What shapes its latency: flush and polling, and what the polling engine does."""
 
 
 class Api(NamedTuple):

@@ -63,7 +63,7 @@ async def alter(broker: Broker, request: Request) -> None:
 def describe(broker: Broker, request: Request) -> None:
     message: DescribeTopicsRequest = request.message
     if message.topics is None:
-        described = [_describe(topic, broker.config.broker_id) for topic in broker.topics]
+        described = [_describe(broker, topic) for topic in broker.topics]
     else:
         described = [_describe_named(broker, name) for name in message.topics]
     request.answer(DescribeTopicsResponse(tuple(described)))
@@ -82,20 +82,20 @@ def _describe_named(broker: Broker, name: str) -> TopicDescription:
     if topic is None:
         code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
         return TopicDescription(name, b"", int(code), f"there is no topic {name!r}", {}, ())
-    return _describe(topic, broker.config.broker_id)
+    return _describe(broker, topic)
 
 
-def _describe(topic: Topic, broker_id: int) -> TopicDescription:
+def _describe(broker: Broker, topic: Topic) -> TopicDescription:
     return TopicDescription(
         topic.name,
         topic.topic_id,
         0,
         "",
-        topic.config.as_text(),
+        topic.config.as_text() | {"flush": topic.config.flush or broker.config.flush},
         tuple(
             PartitionDescription(
                 partition.index,
-                broker_id,
+                broker.config.broker_id,
                 partition.leader_epoch,
                 partition.log.log_start_offset,
                 partition.log.log_end_offset,

@@ -1,0 +1,276 @@
+"""The producer benchmark: acknowledged records through the client library, timed as a user sees them.
+
+One record in flight is a plain `await producer.send(...)` in a loop. More in flight without a rate go in bulk: as
+many as may leave at one moment, timed together, with one histogram call for each acknowledged batch. With a rate
+every record has its own intended send time and is sent by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from frieda.bench.environment import describe_environment
+from frieda.bench.fleet import Fleet, Outcome, run_load
+from frieda.bench.load import Load, ProducerShare
+from frieda.bench.meter import Meter
+from frieda.bench.pacer import Pacer
+from frieda.bench.report import Progress, Result
+from frieda.bench.worker import Channel
+from frieda.clients.admin import Admin
+from frieda.clients.producer import Producer
+from frieda.errors import BrokerError, BufferFullError, ErrorCode, FriedaError
+
+ACKS: Final = {"0": 0, "1": 1, "all": -1, "-1": -1}
+_VALUES: Final = 64
+"""Different values that are sent in turn, so that no layer sees the same bytes twice in a row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerSettings:
+    """What to run, against which broker. `polling` is the client's; the broker has its own."""
+
+    load: Load
+    topic: str
+    bootstrap: str = "tcp://127.0.0.1:9500"
+    acks: int = 1
+    linger_ms: float = 0.0
+    batch_bytes: int = 64 * 1024
+    compression: str = "none"
+    polling: str = "adaptive"
+
+
+def run_producer(
+    settings: ProducerSettings, on_progress: Callable[[Progress], None] = lambda _: None
+) -> Result:
+    """Run the load in worker processes. The topic must be there.
+
+    Raises FriedaError when a process fails or the broker cannot be reached.
+    """
+    outcome, broker = asyncio.run(_measure(settings, on_progress))
+    load = settings.load
+    return Result(
+        name="producer",
+        records=outcome.records,
+        errors=outcome.errors,
+        size_bytes=outcome.records * load.record_size_bytes,
+        elapsed_s=outcome.elapsed_s,
+        latency=outcome.latency,
+        service_time=outcome.service_time,
+        lateness=outcome.lateness,
+        settings={
+            "transport": settings.bootstrap.partition(":")[0],
+            "acks": "all" if settings.acks == -1 else settings.acks,
+            "flush": broker["flush"],
+            "record_size": load.record_size_bytes,
+            "producers": load.producers,
+            "processes": load.processes,
+            "in_flight": load.in_flight,
+            "rate": load.rate,
+            "arrivals": load.arrivals if load.rate is not None else None,
+            "linger_ms": settings.linger_ms,
+            "batch_bytes": settings.batch_bytes,
+            "compression": settings.compression,
+            "polling": settings.polling,
+            "broker_polling": broker["polling"],
+            "partitions": broker["partitions"],
+            "warm_up_records": load.warm_up_records,
+        },
+        environment=describe_environment(),
+    )
+
+
+async def ensure_topic(bootstrap: str, topic: str, partitions: int) -> bool:
+    """Make the topic when there is none; whether it was made."""
+    async with Admin(bootstrap, polling="event") as admin:
+        try:
+            await admin.create_topic(topic, partitions=partitions)
+        except BrokerError as error:
+            if error.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
+                raise
+            return False
+        return True
+
+
+async def _measure(
+    settings: ProducerSettings, on_progress: Callable[[Progress], None]
+) -> tuple[Outcome, dict[str, Any]]:
+    # Asked before the load: an admin that lives on would be one more process-wide engine in the way.
+    async with Admin(settings.bootstrap, polling="event") as admin:
+        description = await admin.describe_topic(settings.topic)
+        health = await admin.broker_health()
+    broker = {
+        "flush": description.configs["flush"],
+        "polling": health.settings["polling"],
+        "partitions": len(description.partitions),
+    }
+    task = {
+        "topic": settings.topic,
+        "bootstrap": settings.bootstrap,
+        "acks": settings.acks,
+        "linger_ms": settings.linger_ms,
+        "batch_bytes": settings.batch_bytes,
+        "compression": settings.compression,
+        "polling": settings.polling,
+    }
+    async with Fleet() as fleet:
+        outcome = await run_load(
+            fleet, "frieda.bench.producer:send", settings.load, task, on_progress
+        )
+    return outcome, broker
+
+
+class LoadedProducer:
+    """One producer under its share of the load."""
+
+    def __init__(
+        self, producer: Producer, topic: str, load: Load, share: ProducerShare, meter: Meter
+    ) -> None:
+        self._producer = producer
+        self._topic = topic
+        self._share = share
+        self._in_flight = load.in_flight
+        self._meter = meter
+        self._total = share.warm_up_records + share.records
+        self._warm_up = share.warm_up_records
+        self._values = [os.urandom(load.record_size_bytes) for _ in range(_VALUES)]
+        self._sent = 0
+        self._answered = 0
+        self._news: asyncio.Future[None] | None = None
+        self._pump: Callable[[], None] = lambda: None
+
+    async def run(self, start_ns: int) -> None:
+        """Send everything and wait for every answer. Failed records are counted."""
+        if self._share.rate is not None:
+            await self._open_loop(start_ns)
+        elif self._in_flight == 1:
+            await self._one_at_a_time()
+        else:
+            await self._in_bulk()
+        self._meter.measured_until(time.monotonic_ns())
+
+    async def _one_at_a_time(self) -> None:
+        send, topic, meter, values = self._producer.send, self._topic, self._meter, self._values
+        for number in range(self._total):
+            if number == self._warm_up:
+                meter.measuring_since(time.monotonic_ns())
+            value = values[number % _VALUES]
+            sent_ns = time.monotonic_ns()
+            try:
+                await send(topic, value)
+            except FriedaError:
+                meter.errors += 1
+                continue
+            if number >= self._warm_up:
+                meter.record(time.monotonic_ns() - sent_ns)
+
+    async def _in_bulk(self) -> None:
+        while self._answered < self._total:
+            edge = self._warm_up if self._sent < self._warm_up else self._total
+            room = min(self._in_flight - (self._sent - self._answered), edge - self._sent)
+            if room <= 0:
+                self._news = asyncio.get_running_loop().create_future()
+                await self._news
+                continue
+            if self._sent == self._warm_up:
+                self._meter.measuring_since(time.monotonic_ns())
+            values = (self._values * (room // _VALUES + 1))[:room]
+            measured = self._sent >= self._warm_up
+            self._sent += room
+            done = partial(self._bulk_done, time.monotonic_ns(), measured)
+            await self._producer.submit_values(self._topic, values, done)
+
+    def _bulk_done(
+        self, sent_ns: int, measured: bool, count: int, _: int, error: FriedaError | None
+    ) -> None:
+        self._answered += count
+        if error is not None:
+            self._meter.errors += count
+        elif measured:
+            self._meter.record(time.monotonic_ns() - sent_ns, count)
+        self._tell()
+
+    async def _open_loop(self, start_ns: int) -> None:
+        times_ns = (start_ns + time_ns for time_ns in self._share.intended_times_ns())
+        pacer = Pacer(times_ns, self._send_intended)
+        self._pump = pacer.pump
+        try:
+            pacer.pump()
+            while self._answered < self._total:
+                self._news = asyncio.get_running_loop().create_future()
+                await self._news
+        finally:
+            pacer.close()
+
+    def _send_intended(self, intended_ns: int) -> bool:
+        if self._sent - self._answered >= self._in_flight:
+            return False
+        number = self._sent
+        now_ns = time.monotonic_ns()
+        try:
+            future = self._producer.send_nowait(self._topic, self._values[number % _VALUES])
+        except BufferFullError:
+            return False
+        self._sent += 1
+        measured = number >= self._warm_up
+        if measured:
+            if number == self._warm_up:
+                self._meter.measuring_since(intended_ns)
+            self._meter.lateness.note(now_ns - intended_ns)
+        future.add_done_callback(partial(self._record_done, intended_ns, now_ns, measured))
+        return True
+
+    def _record_done(
+        self, intended_ns: int, sent_ns: int, measured: bool, future: asyncio.Future[Any]
+    ) -> None:
+        self._answered += 1
+        if future.exception() is not None:
+            self._meter.errors += 1
+        elif measured:
+            now_ns = time.monotonic_ns()
+            self._meter.record(now_ns - intended_ns)
+            self._meter.record_service_time(now_ns - sent_ns)
+        self._pump()
+        if self._answered == self._total:
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+
+async def send(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
+    """A worker process: the producers of its shares, each with connections of its own."""
+    load = Load(**task["load"])
+    meter = Meter(channel, load)
+    producers: list[Producer] = []
+    loaded: list[LoadedProducer] = []
+    try:
+        for values in task["shares"]:
+            producer = Producer(
+                task["bootstrap"],
+                acks=task["acks"],
+                linger_ms=task["linger_ms"],
+                batch_bytes=task["batch_bytes"],
+                compression=task["compression"],
+                polling=task["polling"],
+            )
+            await producer.start()
+            producers.append(producer)
+            await producer.partitions_for(task["topic"])
+            loaded.append(
+                LoadedProducer(producer, task["topic"], load, ProducerShare(**values), meter)
+            )
+        start_ns = await channel.ready()
+        meter.begin(start_ns)
+        await asyncio.sleep(max(0.0, (start_ns - time.monotonic_ns()) / 1e9))
+        await asyncio.gather(*(each.run(start_ns) for each in loaded))
+    finally:
+        meter.close()
+        await asyncio.gather(*(producer.close(5.0) for producer in producers))
+    return meter.result()
