@@ -16,6 +16,7 @@ import mmap
 import traceback
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from frieda.errors import BufferExhaustedError, ConfigError, LocalProtocolError
@@ -286,8 +287,9 @@ class BufferPool:
                 if block is not _NO_BLOCK:
                     block.release()
             each.free.clear()
-            if each.region is not None and not leaks:
-                each.region.close()
+            if each.region is not None:
+                with suppress(BufferError):  # somebody still has a view; the memory goes with it
+                    each.region.close()
             each.region = None
         return leaks
 

@@ -270,7 +270,11 @@ class PollingEngine:
         while True:
             found = 0
             for source in sources:
-                found += source.poll()
+                try:
+                    found += source.poll()
+                except Exception as error:  # noqa: BLE001 - a source must not take the engine with it
+                    self._drop_source(source, error)
+                    return
             if found:
                 self._active = True
                 return
@@ -291,6 +295,13 @@ class PollingEngine:
         if not source.arm() and self._loop is not None:
             self._active = True
             self._loop.call_soon(source.poll)
+
+    def _drop_source(self, source: PollSource, error: Exception) -> None:
+        self.remove_source(source)
+        if self._loop is not None:
+            self._loop.call_exception_handler(
+                {"message": f"{source!r} failed and is polled no longer", "exception": error}
+            )
 
     def _fall_asleep(self) -> None:
         self._state = EngineState.ASLEEP

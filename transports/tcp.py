@@ -208,7 +208,9 @@ def _not_connected(_data: object, /) -> int:
 
 
 async def _addresses(url: str, host: str, port: int, flags: int = 0) -> list[tuple[Any, ...]]:
-    with suppress(socket.gaierror):  # a numeric address needs no look-up, which would take a thread
+    with suppress(
+        socket.gaierror, UnicodeError
+    ):  # a numeric address needs no look-up, which would take a thread
         numeric = flags | socket.AI_NUMERICHOST
         return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric))
     loop = asyncio.get_running_loop()

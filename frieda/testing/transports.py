@@ -375,9 +375,7 @@ class TransportConformance:
             await pair.connect()
             descriptors = open_descriptors()
             for turn in range(8):
-                task = asyncio.ensure_future(
-                    pair.client.connect(pair.listener.url, lambda c: Recorder(c))
-                )
+                task = asyncio.ensure_future(pair.client.connect(pair.listener.url, Recorder))
                 await turns(turn)
                 task.cancel()
                 done, _ = await asyncio.wait([task])
