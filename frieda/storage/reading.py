@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from frieda.errors import BrokerError, CorruptLogError, ErrorCode
 from frieda.storage.filesystem import File, storage_error
-from frieda.storage.scan import Damage, Window, find_batch
+from frieda.storage.scan import Damage
 from frieda.wire.batch import HEADER_SIZE_BYTES, crc_matches, read_header
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ class ReadPlan:
     def read_into(self, view: memoryview, *, wait: bool = True) -> int:
         """Read into `view` (of `size_bytes`); returns the size of the whole and sound batches in it.
 
-        That is 0 when the first batch turned out to be larger than the view: plan again, it is in memory now.
+        That is 0 when a plan left open turns out to hold nothing, or a first batch larger than the view: plan again,
+        what leads to it is in memory now.
         Raises BlockingIOError (wait=False, and the disk would have to be asked), CorruptLogError when the very first
         batch is damaged (later ones end the result before them), BrokerError(OFFSET_OUT_OF_RANGE) when the segment
         was deleted meanwhile, StorageError. Any thread.
@@ -88,20 +89,30 @@ class ReadPlan:
             if not wait:
                 raise BlockingIOError
             self._locate(wait=True)
-        size_bytes = min(self.size_bytes, len(view))
+            if self.size_bytes == 0:
+                return 0
         file = self._open()
         try:
-            count = file.read_into(view[:size_bytes], self._position, wait=wait)
-            sound, next_offset, reason = whole_batches(
-                view[:count], self._base_offset, self._check_crc
-            )
+            sound, next_offset, reason = self._read(file, view, wait=wait)
             if sound == 0:
-                if reason == _CUT_OFF and count < self.size_bytes and size_bytes < self.size_bytes:
+                if reason == _CUT_OFF and len(view) < self.size_bytes:
                     return 0
                 if not wait:
                     # To find where the log can be read again takes a search: not on the event loop.
                     raise BlockingIOError
-                raise corrupt_log(segment, file, self._position, self._base_offset, reason)
+                start = segment.locate_surely(file, self.offset)
+                if isinstance(start, Damage):
+                    raise corrupt_log(segment, start)
+                if start[0] != self._position:  # a damaged header had led astray
+                    self._position, self._base_offset = start
+                    end = segment.end_position
+                    if self._up_to_offset < segment.next_offset:
+                        limit = segment.locate_surely(file, self._up_to_offset)
+                        end = limit.position if isinstance(limit, Damage) else limit[0]
+                    self.size_bytes = min(self.size_bytes, max(end - start[0], 0))
+                    sound, next_offset, reason = self._read(file, view, wait=wait)
+            if sound == 0:
+                return 0
         except BlockingIOError:
             raise
         except OSError as error:
@@ -111,6 +122,11 @@ class ReadPlan:
         segment.hint(next_offset, self._position + sound)
         self.next_offset = next_offset
         return sound
+
+    def _read(self, file: File, view: memoryview, *, wait: bool) -> tuple[int, int, str]:
+        view = view[: self.size_bytes]
+        count = file.read_into(view, self._position, wait=wait)
+        return whole_batches(view[:count], self._base_offset, self._check_crc)
 
     def _open(self) -> File:
         try:
@@ -132,7 +148,7 @@ class ReadPlan:
             if isinstance(start, Damage):
                 if not wait:
                     raise BlockingIOError
-                raise corrupt_log(segment, file, start.position, start.first_offset, start.reason)
+                raise corrupt_log(segment, start)
             position, self._base_offset = start
             if self._up_to_offset < segment.next_offset:
                 limit = segment.locate(file, self._up_to_offset, wait=wait)
@@ -178,15 +194,12 @@ def whole_batches(view: memoryview, first_offset: int, check_crc: bool) -> tuple
     return position, expected, _CUT_OFF
 
 
-def corrupt_log(
-    segment: Segment, file: File, position: int, offset: int, reason: str
-) -> CorruptLogError:
-    """The error for damage at `position`, with the next offset that can be read. Raises OSError."""
-    found = find_batch(Window(file, segment.end_position), position, offset)
-    next_offset = found[1].base_offset if found is not None else segment.next_offset
+def corrupt_log(segment: Segment, damage: Damage) -> CorruptLogError:
+    """The error for a damaged stretch, with the next offset that can be read."""
+    next_offset = segment.next_offset if damage.torn else damage.next_offset
     return CorruptLogError(
-        f"{segment.path} is damaged at byte {position} (offset {offset}): {reason}; "
-        f"offset {next_offset} is the next that can be read",
+        f"{segment.path} is damaged at byte {damage.position} (offset {damage.first_offset}): "
+        f"{damage.reason}; offset {next_offset} is the next that can be read",
         next_offset,
     )
 

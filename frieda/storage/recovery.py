@@ -17,7 +17,7 @@ from frieda.storage.checkpoint import Checkpoint, read_checkpoint, write_checkpo
 from frieda.storage.filesystem import FileSystem, read_file, replace_file
 from frieda.storage.leader_epochs import EpochsDamagedError, LeaderEpochs
 from frieda.storage.producer_state import ProducerState, SnapshotDamagedError
-from frieda.storage.scan import HEADERS_CHUNK_BYTES, Damage, Found, Window, walk
+from frieda.storage.scan import Damage, Found, Window, walk
 from frieda.storage.segment import INDEX_SUFFIX, LOG_SUFFIX, TIME_INDEX_SUFFIX, Segment, file_name
 from frieda.wire.batch import BatchHeader
 
@@ -96,8 +96,8 @@ def visit_headers(segment: Segment, from_offset: int, visit: Callable[[BatchHead
     """Call `visit` with every header of the segment from `from_offset` on. Raises OSError."""
     file = segment.retained_file()
     try:
-        window = Window(file, segment.end_position, HEADERS_CHUNK_BYTES)
-        for event in walk(window, 0, segment.base_offset, check_crc=False):
+        window = Window(file, segment.end_position)
+        for event in walk(window, 0, segment.base_offset, check_crc=True):
             if isinstance(event, Found) and event.header.base_offset >= from_offset:
                 visit(event.header)
     finally:
@@ -156,7 +156,7 @@ def cut_segments(segments: tuple[Segment, ...], offset: int) -> tuple[Segment, .
     active = segments[-1]
     file = active.file()
     found = active.locate(file, offset, wait=True)
-    active.rebuild(found.position if isinstance(found, Damage) else found[0], check_crc=False)
+    active.rebuild(found.position if isinstance(found, Damage) else found[0])
     active.cut()
     file.sync()
     return segments
@@ -203,7 +203,7 @@ def _scan(filesystem: FileSystem, directory: str, found: Recovered) -> None:
             last_snapshot = found.producers.encode(segment.base_offset)
         size_bytes = filesystem.size(segment.path)
         segment.unlink_indexes()
-        for damage in segment.rebuild(size_bytes, check_crc=True, visit=visit):
+        for damage in segment.rebuild(size_bytes, visit=visit):
             found.damages.append((segment, damage))
         segment.allocated = size_bytes
         found.scanned_segments += 1

@@ -17,7 +17,7 @@ from typing import Final
 from frieda.errors import StorageError
 from frieda.storage.filesystem import File, FileSystem, read_file, replace_file, storage_error
 from frieda.storage.index import IndexDamagedError, OffsetIndex, TimeIndex
-from frieda.storage.scan import HEADERS_CHUNK_BYTES, Damage, Window, sound_header, walk
+from frieda.storage.scan import HEADERS_CHUNK_BYTES, Damage, Found, Window, sound_header, walk
 from frieda.wire.batch import BatchHeader
 
 LOG_SUFFIX: Final = ".log"
@@ -164,7 +164,6 @@ class Segment:
         self,
         end: int,
         *,
-        check_crc: bool,
         visit: Callable[[BatchHeader], None] | None = None,
     ) -> list[Damage]:
         """Walk the file up to `end`, and make indexes and counters from what is there. Raises OSError.
@@ -180,8 +179,7 @@ class Segment:
         damages: list[Damage] = []
         file = self.retained_file()
         try:
-            window = Window(file, end) if check_crc else Window(file, end, HEADERS_CHUNK_BYTES)
-            for event in walk(window, 0, self.base_offset, check_crc=check_crc):
+            for event in walk(Window(file, end), 0, self.base_offset, check_crc=True):
                 if isinstance(event, Damage):
                     damages.append(event)
                     continue
@@ -273,21 +271,39 @@ class Segment:
         window = Window(file, end, HEADERS_CHUNK_BYTES, wait=wait)
         expected = self.base_offset
         if relative >= 0:
-            base = int.from_bytes(window.view(position, 8))
-            header = sound_header(window, position, base)
-            if isinstance(header, str) or header.last_offset != self.base_offset + relative:
-                # The entry leads astray or into damage: the walk from the beginning finds the truth.
-                position = 0
-                if not wait:
-                    raise BlockingIOError
-            else:
-                expected = base
+            expected = int.from_bytes(window.view(position, 8))
         for event in walk(window, position, expected, check_crc=False):
+            if isinstance(event, Damage):
+                break
+            last_offset = event.header.last_offset
+            if event.position == position and 0 <= relative != last_offset - self.base_offset:
+                break
+            if last_offset >= offset:
+                return event.position, event.header.base_offset
+        # Something is damaged, and headers alone can't be trusted to say what.
+        if not wait:
+            raise BlockingIOError
+        return self.locate_surely(file, offset)
+
+    def locate_surely(self, file: File, offset: int) -> tuple[int, int] | Damage:
+        """As `locate`, but every checksum on the way is looked at. Any thread; asks the disk; raises OSError."""
+        relative, position = self.indexes()[0].lookup(offset - self.base_offset)
+        window = Window(file, self.end_position)
+        expected = self.base_offset
+        if relative >= 0:
+            expected = int.from_bytes(window.view(position, 8))
+            first = next(walk(window, position, expected, check_crc=True), None)
+            if not isinstance(first, Found) or (
+                first.header.last_offset != self.base_offset + relative
+            ):
+                position, expected = 0, self.base_offset
+        for event in walk(window, position, expected, check_crc=True):
             if isinstance(event, Damage):
                 if event.torn or event.next_offset > offset:
                     return event
             elif event.header.last_offset >= offset:
                 return event.position, event.header.base_offset
+        end = self.end_position
         return Damage(end, 0, offset, -1, "the segment ends before this offset")
 
     def hint(self, offset: int, position: int) -> None:
@@ -351,7 +367,7 @@ class Segment:
             fresh = Segment(
                 self._filesystem, self._directory, self.base_offset, self._index_interval_bytes
             )
-            fresh.rebuild(self.end_position, check_crc=False)
+            fresh.rebuild(self.end_position)
         except OSError as error:
             raise storage_error(error, f"cannot read {self.path}") from error
         fresh.deleted = self.deleted
