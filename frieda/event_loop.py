@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-try:
-    import uvloop
-except ImportError:
-    uvloop = None
+from importlib.util import find_spec
+
+HAS_UVLOOP = find_spec("uvloop") is not None
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
     """A new loop, for `asyncio.Runner(loop_factory=...)`."""
-    if uvloop is None:
+    if not HAS_UVLOOP:
         return asyncio.SelectorEventLoop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
+    import uvloop  # noqa: PLC0415  (an optional package)
 
-
-def loop_name() -> str:
-    """Which one it is, with its version, for people."""
-    return "asyncio" if uvloop is None else f"uvloop {uvloop.__version__}"
+    return uvloop.new_event_loop()

@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "frieda.cluster",
         *CLIENT_SIDE,
     ),
+    "frieda.testing.brokers": ("frieda.cli.assembly", "frieda.broker", "frieda.storage", *SHARED),
     "frieda.cli": ("frieda",),  # the one place that wires everything together
 }
 
@@ -79,6 +80,11 @@ PURE = (
     "frieda.transports.framing",
     "frieda.transports.spin_policy",
     "frieda.storage.producer_state",
+    "frieda.broker.parking",
+    "frieda.clients.delivery",
+    "frieda.clients.fetch_state",
+    "frieda.clients.metadata",
+    "frieda.clients.partitioner",
     "frieda.bench.load",
 )
 IMPURE_IMPORTS = frozenset(

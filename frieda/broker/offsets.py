@@ -16,7 +16,7 @@ from frieda.errors import BrokerError, CorruptLogError, ErrorCode, FriedaError
 from frieda.wire.batch import BatchBuilder, decode_batch, iterate_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from frieda.broker.partition import Partition
     from frieda.clock import Clock
@@ -112,7 +112,7 @@ class GroupOffsets:
 
     def _append(
         self,
-        changes: list[tuple[str, str, int, Committed | None]],
+        changes: Sequence[tuple[str, str, int, Committed | None]],
         done: Callable[[int, FriedaError | None], None],
     ) -> None:
         """One batch for each quarter megabyte; `done` follows the last of them."""

@@ -19,7 +19,8 @@ from frieda.wire.batch import BatchHeader, check_batch, check_records
 if TYPE_CHECKING:
     from frieda.clock import Clock
     from frieda.storage.flusher import Flusher
-    from frieda.storage.log import PartitionLog, ReadPlan
+    from frieda.storage.log import PartitionLog
+    from frieda.storage.reading import ReadPlan
     from frieda.transports.buffers import BufferPool, Lease
 
 # Called once with the base offset and None, or with -1 and the error.

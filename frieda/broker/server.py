@@ -13,13 +13,10 @@ from frieda.broker.garbage import QuietGarbageCollector
 from frieda.broker.handlers.table import HANDLERS
 from frieda.broker.request import Handler
 from frieda.broker.session import Session
-from frieda.clock import Clock, SystemClock
-from frieda.config import MIB, BrokerConfig
-from frieda.storage.filesystem import FileSystem, RealFileSystem
-from frieda.transports.base import Connection, Listener, Receiver, TransportLimits, TransportRuntime
-from frieda.transports.buffers import BufferPool
-from frieda.transports.polling import PollingEngine
-from frieda.transports.registry import open_transport
+from frieda.clock import Clock
+from frieda.config import BrokerConfig
+from frieda.storage.filesystem import FileSystem
+from frieda.transports.base import Connection, Listener, Receiver, Transport, TransportRuntime
 
 if TYPE_CHECKING:
     from frieda.errors import TransportError
@@ -27,27 +24,31 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+OpenTransport = Callable[[str, TransportRuntime], Transport]
+
+
 class Server:
-    """One broker and all that connects to it. `start`, then `stop`; or `run` for a whole life."""
+    """One broker and all that connects to it. `start`, then `stop`; or `run` for a whole life.
+
+    Owns the runtime: `stop` closes its engine and its pool. `open_transport` finds the transport of a URL.
+    """
 
     def __init__(
         self,
         config: BrokerConfig,
         *,
-        filesystem: FileSystem | None = None,
-        clock: Clock | None = None,
+        runtime: TransportRuntime,
+        open_transport: OpenTransport,
+        filesystem: FileSystem,
+        clock: Clock,
         handlers: Mapping[int, Handler] = HANDLERS,
     ) -> None:
         self.config = config
-        self.pool = BufferPool(config.buffers)
-        self.engine = PollingEngine(config.polling, window_us=config.polling_window_us)
+        self.runtime = runtime
         self.broker = Broker(
-            config,
-            filesystem=filesystem or RealFileSystem(),
-            clock=clock or SystemClock(),
-            pool=self.pool,
-            engine=self.engine,
+            config, filesystem=filesystem, clock=clock, pool=runtime.pool, engine=runtime.engine
         )
+        self._open_transport = open_transport
         self._handlers = handlers
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
@@ -60,21 +61,15 @@ class Server:
 
     async def start(self, *, quiet_garbage: bool = False) -> None:
         """Open the data folder, then listen. Raises StorageError or TransportError, leaving nothing open."""
-        self.engine.start(asyncio.get_running_loop())
+        self.runtime.engine.start(asyncio.get_running_loop())
         try:
             await self.broker.open()
         except BaseException:
-            self.engine.close()
-            self.pool.close()
+            self._close_runtime()
             raise
-        limits = TransportLimits(
-            max_message_bytes=self.config.max_frame_bytes,
-            hard_limit_bytes=max(64 * MIB, 4 * self.config.max_frame_bytes),
-        )
-        runtime = TransportRuntime(pool=self.pool, engine=self.engine, limits=limits)
         try:
             for url in self.config.listen:
-                listener = await open_transport(url, runtime).listen(url, self._accept)
+                listener = await self._open_transport(url, self.runtime).listen(url, self._accept)
                 self._listeners.append(listener)
         except BaseException:
             await self.stop()
@@ -98,9 +93,7 @@ class Server:
             await asyncio.gather(*drains, return_exceptions=True)
             await asyncio.gather(*(session.connection.close(timeout_s) for session in sessions))
         await self.broker.close()
-        self.engine.close()
-        for leak in self.pool.close():
-            logger.warning("a buffer was not returned: %s", leak)
+        self._close_runtime()
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Start, call `ready`, serve until SIGTERM or SIGINT, stop."""
@@ -117,6 +110,11 @@ class Server:
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    def _close_runtime(self) -> None:
+        self.runtime.engine.close()
+        for leak in self.runtime.pool.close():
+            logger.warning("a buffer was not returned: %s", leak)
 
     def _accept(self, connection: Connection) -> Receiver:
         if len(self._sessions) >= self.config.max_connections:

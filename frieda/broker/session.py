@@ -76,7 +76,7 @@ class Session:
             return
         self.in_flight += 1
         slot = self._window.open() if self._window is not None else 0
-        if type(incoming) is Refusal:
+        if isinstance(incoming, Refusal):
             refused = Request(self, incoming.correlation_id, None, message, None, slot)
             refused.refuse(incoming.code, incoming.detail)
             return

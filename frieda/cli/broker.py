@@ -10,7 +10,7 @@ from typing import get_args
 
 import click
 
-from frieda.broker.server import Server
+from frieda.cli.assembly import make_server
 from frieda.cli.config import load_broker_settings, parse_assignments
 from frieda.config import BrokerConfig, FlushPolicy, PollingMode
 from frieda.event_loop import new_event_loop
@@ -88,7 +88,7 @@ def broker(
 
 
 async def _serve(settings: BrokerConfig) -> None:
-    server = Server(settings)
+    server = make_server(settings)
 
     def ready() -> None:
         click.echo(

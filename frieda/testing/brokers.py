@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from frieda.broker.server import Server
+from frieda.cli.assembly import make_server
 from frieda.clock import Clock
 from frieda.config import BrokerConfig
 from frieda.storage.filesystem import FileSystem
@@ -32,7 +33,8 @@ async def running_server(
 ) -> AsyncIterator[Server]:
     """A broker on the running loop, at a free port unless `listen` is given; stopped in order at the end."""
     values: dict[str, Any] = {"listen": ("tcp://127.0.0.1:0",), "polling": "event"} | settings
-    server = Server(BrokerConfig(data=str(data), **values), filesystem=filesystem, clock=clock)
+    config = BrokerConfig(data=str(data), **values)
+    server = make_server(config, filesystem=filesystem, clock=clock)
     await server.start()
     try:
         yield server
@@ -70,7 +72,7 @@ class BrokerProcess:
             key: value for key, value in os.environ.items() if not key.startswith("FRIEDA_")
         }
         # A file, not a pipe: nobody reads it while the broker runs, and a full pipe would stop the broker.
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in _ended)
         self._process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
         )

@@ -207,7 +207,7 @@ def init_producer(exchange: Exchange) -> None:
 def health(exchange: Exchange) -> None:
     broker = exchange.broker
     facts = {"topics": len(broker.topics), "connections": broker.connection_count}
-    exchange.answer(m.HealthResponse("ok", (), "fake-broker", facts))
+    exchange.answer(m.HealthResponse("ok", (), "fake-broker", facts, {}))
 
 
 class Poll:

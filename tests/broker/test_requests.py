@@ -203,7 +203,7 @@ async def test_an_early_batch_whose_predecessor_never_comes_is_refused(tmp_path:
                 a_batch(b"2", producer_id=producer_id, epoch=0, sequence=2),
             )
         assert caught.value.code is ErrorCode.OUT_OF_ORDER_SEQUENCE
-        assert server.pool.in_use == 0
+        assert server.runtime.pool.in_use == 0
 
 
 async def test_early_batches_beyond_the_bound_are_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from frieda.wire.messages import (
 if TYPE_CHECKING:
     from frieda.broker.broker import Broker
     from frieda.broker.partition import Partition
-    from frieda.storage.log import ReadPlan
+    from frieda.storage.reading import ReadPlan
     from frieda.transports.buffers import Lease
 
 MAX_PARTITIONS = 10_000
