@@ -216,7 +216,7 @@ class Admin:
     async def broker_health(self) -> BrokerHealth:
         """What the broker says of itself."""
         answer: m.HealthResponse = await self._call(m.HealthRequest())
-        return BrokerHealth(answer.status, answer.problems, answer.software, answer.facts)
+        return BrokerHealth(*answer)
 
     def health(self) -> ClientHealth:
         """How this client's connections are."""

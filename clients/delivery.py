@@ -190,7 +190,8 @@ class PartitionDelivery:
         if code in _MAY_BE_STORED:
             batch.uncertain = True
         numbered = batch.sequence != NO_SEQUENCE
-        if code is ErrorCode.MESSAGE_TOO_LARGE and batch.record_count > 1:
+        if code is ErrorCode.MESSAGE_TOO_LARGE and batch.record_count > 1 and not batch.uncertain:
+            # (One that may be stored whole must not be stored in parts as well.)
             return Verdict.SPLIT
         if numbered and code is ErrorCode.OUT_OF_ORDER_SEQUENCE:
             if not self._has_earlier_numbered(batch):
