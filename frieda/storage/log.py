@@ -31,12 +31,16 @@ from frieda.storage.recovery import (
     restore_producers,
     save_epochs,
 )
-from frieda.storage.retention import expired_segments
+from frieda.storage.retention import (
+    expired_segments,
+    forget_unused_indexes,
+    old_enough_to_roll,
+)
 from frieda.storage.sealing import Sealer
 from frieda.storage.segment import MAX_RELATIVE_OFFSET, Segment
 from frieda.storage.slow_work import Background, SlowWork
 from frieda.storage.sync import SyncJob
-from frieda.storage.time_lookup import first_at_or_after, first_timestamp_ms
+from frieda.storage.time_lookup import first_at_or_after
 from frieda.wire.batch import BatchHeader, patch
 
 CLOSE_TIMEOUT_S: Final = 30.0
@@ -222,7 +226,8 @@ class PartitionLog:
                 active.end_position + size_bytes > self._segment_bytes
                 or last_offset - active.base_offset > MAX_RELATIVE_OFFSET
             ):
-                active = self._roll()
+                self.roll()
+                active = self._active
             if active.end_position == 0:
                 active.first_append_ms = self._clock.time_ms()
             if active.end_position + size_bytes > active.allocated:
@@ -235,28 +240,24 @@ class PartitionLog:
         """Begin a new segment, unless the active one is empty. Raises StorageError; the log is then as before."""
         if self._refusal is not None:
             raise self._refusal
-        if self._active.end_position == 0:
+        closed, base_offset = self._active, self.log_end_offset
+        if closed.end_position == 0:
             return
-        try:
-            self._roll()
-        except OSError as error:
-            raise storage_error(error, f"cannot begin a new segment in {self.directory}") from error
-
-    def _roll(self) -> Segment:
-        closed = self._active
         fresh = Segment(
-            self._filesystem, self.directory, self.log_end_offset, self.config.index_interval_bytes
+            self._filesystem, self.directory, base_offset, self._config.index_interval_bytes
         )
-        fresh.start_empty()
-        closed.file()  # the slow work below finds it open
+        try:
+            closed.file()  # the slow work below finds it open
+            fresh.start_empty()
+        except OSError as error:
+            raise storage_error(error, f"cannot begin the segment {fresh.path}") from error
         self._segments = (*self._segments, fresh)
         self._active = fresh
         self._new_names = self._changed = True
-        snapshot, epochs = self.producers.encode(fresh.base_offset), self.epochs.encode()
+        snapshot, epochs = self.producers.encode(base_offset), self.epochs.encode()
         self._slow_work.start(
             partial(self._sealer.seal, closed, self.log_start_offset, snapshot, epochs)
         )
-        return fresh
 
     def fail(self, error: OSError) -> None:
         """Take no more writes: an fsync failed. Any thread."""
@@ -273,13 +274,10 @@ class PartitionLog:
         """
         if self._refusal is not None:
             raise self._refusal
-        names, self._new_names = self._new_names, False
-        try:
-            files = [segment.retained_file() for segment in self._unsynced()]
-        except OSError as error:
-            raise storage_error(error, f"cannot open a segment in {self.directory}") from error
-        directory = self.directory if names else None
-        return SyncJob(self, self._filesystem, files, directory, self.log_end_offset)
+        directory = self.directory if self._new_names else None
+        job = SyncJob(self, self._filesystem, self._unsynced(), directory)
+        self._new_names = False
+        return job
 
     def plan_read(
         self,
@@ -298,13 +296,13 @@ class PartitionLog:
         end = self.log_end_offset
         limit = end if up_to_offset is None or up_to_offset > end else up_to_offset
         if offset < self.log_start_offset or offset > end:
-            raise BrokerError(
-                ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"offset {offset} is not in {self.directory}, which holds "
-                f"{self.log_start_offset} to {end}",
-            )
+            raise self._out_of_range(f"offset {offset} cannot be read")
+        segments = self._segments
+        segment = segments[-1]
+        if offset < segment.base_offset:  # most readers are near the end
+            segment = segments[max(bisect_right(segments, offset, key=_base_offset) - 1, 0)]
         return ReadPlan(
-            self._segment_of(offset),
+            segment,
             offset,
             limit,
             max_bytes,
@@ -312,17 +310,8 @@ class PartitionLog:
             check_crc=self._check_crc_on_read,
         )
 
-    def _segment_of(self, offset: int) -> Segment:
-        segments = self._segments
-        if offset >= segments[-1].base_offset:  # most readers are near the end
-            return segments[-1]
-        return segments[max(bisect_right(segments, offset, key=_base_offset) - 1, 0)]
-
     def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """The first record of that time or later, as (offset, timestamp); None when there is none.
-
-        Any thread; asks the disk. Damaged batches are passed over. Raises StorageError, BrokerError.
-        """
+        """(offset, timestamp) of the first record of that time or later, or None: see `first_at_or_after`."""
         return first_at_or_after(self._segments, timestamp_ms, self.log_start_offset)
 
     def apply_retention(self, now_ms: int) -> int:
@@ -332,23 +321,14 @@ class PartitionLog:
         """
         self.producers.now_ms = now_ms
         active = self._active
-        if self._refusal is None and active.end_position:
-            if active.first_append_ms == 0:
-                active.first_append_ms = min(now_ms, max(first_timestamp_ms(active), 1))
-            if now_ms - active.first_append_ms >= self.config.segment_ms:
-                self.roll()
-        count = expired_segments(self._segments, self.config, now_ms, self.high_watermark)
-        if count == len(self._segments):
-            if self._refusal is None:
-                self.roll()
-            else:
-                count -= 1
+        if self._refusal is None and old_enough_to_roll(active, self._config, now_ms):
+            self.roll()
+        count = expired_segments(self._segments, self._config, now_ms, self.high_watermark)
+        if count == len(self._segments) and self._refusal is None:
+            self.roll()
+        count = min(count, len(self._segments) - 1)
         self._delete_first(count)
-        for segment in self._segments[:-1]:
-            if segment.index_used:
-                segment.index_used = False
-            else:
-                segment.forget_indexes()
+        forget_unused_indexes(self._segments[:-1])
         if self._idle_since_offset == self.log_end_offset and self._slow_work.idle:
             self._active.drop_file()
         self._idle_since_offset = self.log_end_offset
@@ -360,10 +340,7 @@ class PartitionLog:
         Raises BrokerError(OFFSET_OUT_OF_RANGE) above the high watermark.
         """
         if offset > self.high_watermark or offset < 0:
-            raise BrokerError(
-                ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"cannot delete before offset {offset}; the high watermark is {self.high_watermark}",
-            )
+            raise self._out_of_range(f"cannot delete before offset {offset}")
         if offset <= self.log_start_offset:
             return 0
         self.log_start_offset = offset
@@ -394,10 +371,7 @@ class PartitionLog:
         if offset >= self.log_end_offset:
             return
         if offset < self.log_start_offset:
-            raise BrokerError(
-                ErrorCode.OFFSET_OUT_OF_RANGE,
-                f"cannot cut at offset {offset}; the log begins at {self.log_start_offset}",
-            )
+            raise self._out_of_range(f"cannot cut at offset {offset}")
         self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot cut the log in {self.directory}")
         try:
             self._segments = cut_segments(self._segments, offset)
@@ -421,12 +395,10 @@ class PartitionLog:
         self._refusal = StorageError(
             ErrorCode.STORAGE_ERROR, f"the log in {self.directory} was deleted"
         )
-        try:
-            self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot delete the log in {self.directory}")
-        finally:
-            self._drop_files()
         for segment in self._segments:
             segment.deleted = True
+        self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot delete the log in {self.directory}")
+        self._drop_files()
         remove_partition(self._filesystem, self.directory)
 
     def close(self) -> bool:
@@ -465,6 +437,13 @@ class PartitionLog:
             waiting.append(segment)
         waiting.reverse()
         return waiting
+
+    def _out_of_range(self, what: str) -> BrokerError:
+        return BrokerError(
+            ErrorCode.OFFSET_OUT_OF_RANGE,
+            f"{what}: {self.directory} holds {self.log_start_offset} to {self.log_end_offset}, "
+            f"its high watermark is {self.high_watermark}",
+        )
 
     def _drop_files(self) -> None:
         for segment in self._segments:

@@ -1,4 +1,4 @@
-"""Which of the oldest segments of a partition may go, by age and by size. PURE but for reading timestamps."""
+"""What a log's tick decides: which of the oldest segments may go, whether to roll, which indexes to forget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from frieda.config import UNLIMITED, TopicConfig
 from frieda.storage.segment import Segment
+from frieda.storage.time_lookup import first_timestamp_ms
 
 
 def expired_segments(
@@ -25,6 +26,25 @@ def expired_segments(
     return min(
         allowed, max(_by_age(segments[:allowed], config, now_ms), _by_size(segments, config))
     )
+
+
+def old_enough_to_roll(active: Segment, config: TopicConfig, now_ms: int) -> bool:
+    """Was the first record of the active segment appended segment_ms ago? Raises StorageError."""
+    if active.end_position == 0:
+        return False
+    if active.first_append_ms == 0:
+        # Appended before this process began: its own timestamp is the best there is.
+        active.first_append_ms = min(now_ms, max(first_timestamp_ms(active), 1))
+    return now_ms - active.first_append_ms >= config.segment_ms
+
+
+def forget_unused_indexes(closed: Sequence[Segment]) -> None:
+    """Give back the memory of indexes that nobody has looked into since the last time."""
+    for segment in closed:
+        if segment.index_used:
+            segment.index_used = False
+        else:
+            segment.forget_indexes()
 
 
 def _by_age(segments: Sequence[Segment], config: TopicConfig, now_ms: int) -> int:

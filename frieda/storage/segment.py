@@ -86,9 +86,14 @@ class Segment:
         self.index_used = True
 
     def start_empty(self) -> None:
-        """Make the file. Raises OSError."""
+        """Make the file. Raises OSError; there is none then."""
         file = self._filesystem.open(self.path, create=True)
-        file.truncate(0)
+        try:
+            file.truncate(0)
+        except OSError:
+            file.release()
+            self._filesystem.unlink(self.path)
+            raise
         self._file = file
         self._indexes = OffsetIndex(), TimeIndex()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from frieda.errors import ErrorCode, StorageError
-from frieda.storage.filesystem import File, FileSystem
+from frieda.storage.filesystem import File, FileSystem, storage_error
 
 if TYPE_CHECKING:
     from frieda.storage.log import PartitionLog
+    from frieda.storage.segment import Segment
 
 
 class SyncJob:
@@ -24,16 +26,22 @@ class SyncJob:
         self,
         log: PartitionLog,
         filesystem: FileSystem,
-        files: list[File],
+        segments: Sequence[Segment],
         directory: str | None,
-        end_offset: int,
     ) -> None:
+        """`directory`: the folder, when names in it are new. Raises StorageError when a file cannot be opened."""
         self._log = log
         self._filesystem = filesystem
-        self._files = files
+        self._files: list[File] = []
         self._directory = directory
-        self.end_offset = end_offset
+        self.end_offset = log.log_end_offset
         self.error: OSError | None = None
+        try:
+            for segment in segments:
+                self._files.append(segment.retained_file())
+        except OSError as error:
+            self._release()
+            raise storage_error(error, f"cannot open a segment in {log.directory}") from error
 
     def run(self) -> None:
         """Sync. Raises nothing: see `finish`."""
@@ -46,8 +54,11 @@ class SyncJob:
             self.error = error
             self._log.fail(error)
         finally:
-            for file in self._files:
-                file.release()
+            self._release()
+
+    def _release(self) -> None:
+        while self._files:
+            self._files.pop().release()
 
     def finish(self) -> StorageError | None:
         """Note the result in the log; returns the error, if there was one."""

@@ -349,6 +349,9 @@ class MemoryFileSystem:
         file.release()
         return MemoryLock(self, path)
 
+    def is_locked(self, path: str) -> bool:
+        return path in self.locks
+
 
 def _copy_durable(node: _Node) -> _Node:
     copy = _Node()
