@@ -92,7 +92,8 @@ class Consumer:
 
     async def start(self) -> None:
         """Connect and find every partition's leader and offset, so that with start="latest" all that is sent from
-        now on is read. Raises ConnectError or BrokerError when that fails for request_timeout_s."""
+        now on is read. Raises ConnectError when no broker is reached within connect_timeout_s, BrokerError when the
+        rest fails for request_timeout_s; nothing is left open then."""
         if self._closed:
             raise ClientClosedError("this consumer was closed; make a new one")
         if self._started:
@@ -117,6 +118,7 @@ class Consumer:
         if self._assigned:
             self._subscription.assign(self._assigned)
         try:
+            await self._network.reach(self.config.connect_timeout_s)
             await self._subscription.start(self.config.request_timeout_s)
         except BaseException:
             await self.close()
@@ -195,6 +197,11 @@ class Consumer:
         if max_records is not None and max_records < 1:
             raise ConfigError(f"getmany: max_records = {max_records}: must be at least 1")
         return await self._reader.next_records(timeout_ms, max_records)
+
+    def put_back(self, records: Mapping[TopicPartition, list[Record]]) -> None:
+        """Records that `getmany` gave last, and that were not used: they come first again."""
+        self._require_started()
+        self._reader.put_back(records)
 
     # --- where it reads -----------------------------------------------------------------------------------
 

@@ -347,7 +347,11 @@ class FetchState:
         of the same partition."""
         if self.partitions.get(taken.partition.key) is not taken.partition:
             return
-        taken.partition.pending = (taken.records, taken.next_offset)
+        records, next_offset = taken.records, taken.next_offset
+        if taken.partition.pending is not None:
+            later, next_offset = taken.partition.pending
+            records = records + later
+        taken.partition.pending = (records, next_offset)
         if not taken.partition.listed:
             self._list(taken.partition)
         elif self._deliverable[0] is not taken.partition:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from operator import length_hint
 from typing import Final
 
@@ -106,6 +106,15 @@ class Reader:
         self._lent, self.iterator = None, _NOTHING
         if rest:
             self._state.put_back(Taken(lent.partition, rest, lent.next_offset, 0))
+
+    def put_back(self, records: Mapping[TopicPartition, list[Record]]) -> None:
+        """Records that were handed out last come first again, and the positions go back to them."""
+        self.give_back()
+        for key, given in records.items():
+            partition = self._state.partitions.get(key)
+            if partition is not None and given:
+                self._state.put_back(Taken(partition, given, partition.position, 0))
+                partition.position = given[0].offset
 
     def drop(self) -> None:
         """Forget the batch in hand."""

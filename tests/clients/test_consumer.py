@@ -562,7 +562,7 @@ async def test_a_lasting_error_is_raised_and_names_the_partition(broker: FakeBro
 
 
 async def test_no_broker_is_an_error_that_names_the_address() -> None:
-    consumer = Consumer("tcp://127.0.0.1:1", "t", request_timeout_s=0.2, retry_backoff_s=0.01)
+    consumer = Consumer("tcp://127.0.0.1:1", "t", connect_timeout_s=0.2, retry_backoff_s=0.01)
     with pytest.raises(ConnectError, match=r"127\.0\.0\.1:1"):
         await consumer.start()
 
