@@ -23,9 +23,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from frieda.errors import (
     BrokenError,
@@ -39,6 +39,7 @@ from frieda.transports.base import Bytes, Connection, Receiver, TransportRuntime
 from frieda.transports.buffers import BufferWaiter, Lease
 from frieda.transports.framing import FrameAssembler, pack_size
 from frieda.transports.sendqueue import SendQueue
+from frieda.transports.wire import GONE, Wire, nobody
 
 JOIN_BYTES: Final = 4096
 """Up to this size a message is copied into one piece, which costs less than a vectored write."""
@@ -48,63 +49,10 @@ SHARED_BUFFER_BYTES: Final = 128 * 1024
 """The receive buffer that all connections of one transport share."""
 
 
-class Wire(Protocol):
-    """How the bytes of one connection travel. Nothing here blocks."""
-
-    def write(self, data: Bytes, /) -> int:
-        """Take as much as there is room for. Raises BlockingIOError when there is none, OSError when broken."""
-        ...
-
-    def writev(self, pieces: Sequence[Bytes], /) -> int:
-        """As `write`, for several ranges."""
-        ...
-
-    def watch_writable(self, callback: Callable[[], None] | None) -> None:
-        """Call `callback` whenever there is room, until called with None."""
-        ...
-
-    def set_reading(self, reading: bool) -> None:
-        """Start or stop taking bytes from the peer."""
-        ...
-
-    def end_output(self) -> None:
-        """Tell the peer that nothing more comes. Everything written before still arrives."""
-        ...
-
-    def abort(self) -> None:
-        """End both directions now and call `wire_lost` on a later turn of the loop. May be repeated."""
-        ...
-
-
 class _State(Enum):
     OPEN = "open"
     CLOSING = "closing"
     ENDED = "ended"
-
-
-class _Gone:
-    """The wire of a connection that has ended."""
-
-    def write(self, _data: Bytes, /) -> int:
-        raise BrokenPipeError
-
-    def writev(self, _pieces: Sequence[Bytes], /) -> int:
-        raise BrokenPipeError
-
-    def watch_writable(self, callback: Callable[[], None] | None) -> None: ...
-
-    def set_reading(self, reading: bool) -> None: ...
-
-    def end_output(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-_GONE: Final = _Gone()
-
-
-def _nobody(message: memoryview, _lease: Lease | None) -> None:
-    raise ClosedError(f"a message of {len(message)} bytes came when nobody takes any")
 
 
 class StreamShare:
@@ -159,7 +107,7 @@ class StreamConnection(Connection):
         runtime = share.runtime
         limits = runtime.limits
         self.assembler = FrameAssembler(
-            share.shared_buffer, runtime.pool, limits.max_message_bytes, _nobody
+            share.shared_buffer, runtime.pool, limits.max_message_bytes, nobody
         )
         self._wire = wire
         self._share = share
@@ -323,9 +271,9 @@ class StreamConnection(Connection):
             self._end(broken)
         self._lost.set()
         receiver, self._receiver = self._receiver, None
-        self.assembler.deliver = _nobody  # no cycles stay behind for the garbage collector
-        self._wire = _GONE
-        self._write = _GONE.write
+        self.assembler.deliver = nobody  # no cycles stay behind for the garbage collector
+        self._wire = GONE
+        self._write = GONE.write
         if receiver is not None:
             receiver.connection_lost(self._error)
 

@@ -6,7 +6,7 @@ from frieda.clock import ManualClock
 from frieda.errors import ConfigError
 from frieda.testing.transport_pair import turns
 from frieda.transports.census import Census
-from frieda.transports.polling import PollingEngine
+from frieda.transports.polling import ACTIVITIES_BETWEEN_LOOKS, PollingEngine
 from frieda.transports.spin_policy import CALM_NS, INTERVAL_NS, SpinInterval, SpinPolicy
 
 WINDOW_US = 2000
@@ -147,7 +147,8 @@ async def test_a_crowd_makes_it_sleep_and_the_end_of_the_crowd_lets_it_spin(
     engine = make_engine()
     others = [Census(str(tmp_path)) for _ in range(2)]
     engine.start()
-    engine.note_activity()
+    for _ in range(ACTIVITIES_BETWEEN_LOOKS):
+        engine.note_activity()
     assert engine.spinning
     for each in others:
         each.heartbeat(clock.monotonic_ns() + INTERVAL_NS)
@@ -158,11 +159,8 @@ async def test_a_crowd_makes_it_sleep_and_the_end_of_the_crowd_lets_it_spin(
     assert engine.statistics.fallbacks == {"crowded": 1}
     assert engine.statistics.active_processes == 3
     clock.advance(CALM_NS / 1e9 + 1)
-    for _ in range(1000):
+    for _ in range(ACTIVITIES_BETWEEN_LOOKS):
         engine.note_activity()
-        await asyncio.sleep(0.001)
-        if engine.spinning:
-            break
     assert engine.spinning
     for each in others:
         each.close()
@@ -182,18 +180,20 @@ async def test_a_barred_loop_counts_for_others_as_long_as_it_is_active(
     observer.close()
 
 
-async def test_a_barred_loop_without_activity_goes_to_sleep_and_has_no_timer(make_engine, clock):
+async def test_a_barred_loop_looks_again_when_there_is_activity(make_engine, clock):
     policy = SpinPolicy()
     policy.saw_processes(clock.monotonic_ns(), 9, 1)
     engine = make_engine(policy=policy)
     engine.start()
     engine.note_activity()
-    for _ in range(1000):
-        await asyncio.sleep(0.001)
-        if engine.statistics.state == "asleep":
-            break
-    assert engine.statistics.state == "asleep"
-    assert engine._barred_timer is None
+    assert engine.statistics.state == "barred"
+    clock.advance(CALM_NS / 1e9 + 1)
+    await turns(5)
+    assert engine.statistics.state == "barred"
+    for _ in range(ACTIVITIES_BETWEEN_LOOKS):
+        engine.note_activity()
+    assert engine.spinning
+    assert engine.statistics.fallbacks == {"crowded": 1}
 
 
 async def test_losing_the_core_to_others_makes_it_sleep(make_engine, clock, monkeypatch):
