@@ -40,15 +40,18 @@ class PartitionSettings:
 
 
 class EarlyBatch:
-    """A parked batch: its bytes in a lease of its own, and whom to tell."""
+    """A parked batch: its bytes in a lease of its own, whom to tell, and the answer if it waits in vain."""
 
-    __slots__ = ("acks", "done", "header", "lease")
+    __slots__ = ("acks", "done", "error", "header", "lease")
 
-    def __init__(self, lease: Lease, header: BatchHeader, acks: int, done: Done) -> None:
+    def __init__(
+        self, lease: Lease, header: BatchHeader, acks: int, done: Done, error: ErrorCode
+    ) -> None:
         self.lease = lease
         self.header = header
         self.acks = acks
         self.done = done
+        self.error = error
 
 
 class Partition:
@@ -171,13 +174,19 @@ class Partition:
     # --- batches that are early -------------------------------------------------------------------------
 
     def _park(
-        self, batch: memoryview, lease: Lease | None, header: BatchHeader, acks: int, done: Done
+        self,
+        batch: memoryview,
+        lease: Lease | None,
+        header: BatchHeader,
+        acks: int,
+        done: Done,
+        error: ErrorCode,
     ) -> bool:
         kept = self._pool.keep(batch, lease)
         if kept is None:
             return False
         deadline_ns = self._clock.monotonic_ns() + self.settings.park_timeout_ms * 1_000_000
-        early = EarlyBatch(kept, header, acks, done)
+        early = EarlyBatch(kept, header, acks, done, error)
         parked = Parked(
             header.producer_id, header.producer_epoch, header.base_sequence, deadline_ns, early
         )
@@ -215,7 +224,7 @@ class Partition:
             self._refuse_parked(
                 parked,
                 BrokerError(
-                    ErrorCode.OUT_OF_ORDER_SEQUENCE,
+                    parked.item.error,
                     f"sequence {parked.base_sequence} of producer {parked.producer_id} waited "
                     f"{self.settings.park_timeout_ms} ms for the one before it ({self})",
                 ),

@@ -65,9 +65,37 @@ def encode_error(correlation_id: int, error_code: int, detail: str) -> bytes:
     return HEADER_SIZE.pack(len(header)) + header
 
 
+def split_message(message: memoryview) -> tuple[tuple[Any, ...], memoryview]:
+    """The header of any message, as a tuple of unknown length and types, and the body. Raises RemoteProtocolError."""
+    available = len(message)
+    if available < _SIZE_BYTES:
+        raise RemoteProtocolError(
+            f"a message of {available} bytes has no room for its header's size"
+        )
+    (size_bytes,) = _size_of(message)
+    end = _SIZE_BYTES + size_bytes
+    if end > available or size_bytes > MAX_HEADER_BYTES:
+        raise RemoteProtocolError(
+            f"a message of {available} bytes announces a header of {size_bytes}"
+        )
+    try:
+        header = _unpack(message[_SIZE_BYTES:end], use_list=False)
+    except (ValueError, RecursionError, TypeError) as error:
+        # msgpack's own errors are ValueErrors; a map with an unhashable key is a TypeError.
+        reason = str(error) or type(error).__name__
+        raise RemoteProtocolError(f"the header of a message is not msgpack: {reason}") from None
+    if type(header) is not tuple:
+        raise RemoteProtocolError("the header of a message must be an array")
+    return header, message[end:]
+
+
 def split_request(message: memoryview) -> RequestEnvelope:
     """Raises RemoteProtocolError for anything that is not a request."""
-    header, body = _split(message)
+    return request_envelope(*split_message(message))
+
+
+def request_envelope(header: tuple[Any, ...], body: memoryview) -> RequestEnvelope:
+    """A split message as a request. Raises RemoteProtocolError when it is none."""
     if len(header) < 3:
         raise RemoteProtocolError(
             f"a request header of {len(header)} fields; at least 3 are needed"
@@ -84,7 +112,11 @@ def split_request(message: memoryview) -> RequestEnvelope:
 
 def split_answer(message: memoryview) -> AnswerEnvelope:
     """Raises RemoteProtocolError for anything that is not an answer."""
-    header, body = _split(message)
+    return answer_envelope(*split_message(message))
+
+
+def answer_envelope(header: tuple[Any, ...], body: memoryview) -> AnswerEnvelope:
+    """A split message as an answer. Raises RemoteProtocolError when it is none."""
     if len(header) < 2:
         raise RemoteProtocolError(
             f"an answer header of {len(header)} fields; at least 2 are needed"
@@ -95,25 +127,3 @@ def split_answer(message: memoryview) -> AnswerEnvelope:
             "correlation id and error code of an answer must be whole numbers"
         )
     return AnswerEnvelope(correlation_id, error_code, header[2:], body)
-
-
-def _split(message: memoryview) -> tuple[tuple[Any, ...], memoryview]:
-    if len(message) < _SIZE_BYTES:
-        raise RemoteProtocolError(
-            f"a message of {len(message)} bytes has no room for its header's size"
-        )
-    (size_bytes,) = _size_of(message)
-    end = _SIZE_BYTES + size_bytes
-    if end > len(message) or size_bytes > MAX_HEADER_BYTES:
-        raise RemoteProtocolError(
-            f"a message of {len(message)} bytes announces a header of {size_bytes}"
-        )
-    try:
-        header = _unpack(message[_SIZE_BYTES:end], use_list=False)
-    except (ValueError, RecursionError, TypeError) as error:
-        # msgpack's own errors are ValueErrors; a map with an unhashable key is a TypeError.
-        reason = str(error) or type(error).__name__
-        raise RemoteProtocolError(f"the header of a message is not msgpack: {reason}") from None
-    if type(header) is not tuple:
-        raise RemoteProtocolError("the header of a message must be an array")
-    return header, message[end:]
