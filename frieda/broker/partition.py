@@ -143,7 +143,7 @@ class Partition:
                 if verdict.kind is VerdictKind.DUPLICATE:
                     return self._promise(verdict.base_offset, header, acks, done)
                 if verdict.kind is VerdictKind.EARLY and self._park(
-                    batch, lease, header, acks, done
+                    batch, lease, header, acks, done, verdict.error
                 ):
                     return None
                 raise BrokerError(verdict.error, f"{verdict.detail} ({self})")
