@@ -40,13 +40,20 @@ class PartitionSettings:
 
 
 class EarlyBatch:
-    """A parked batch: its bytes in a lease of its own, whom to tell, and the answer if it waits in vain."""
+    """A parked batch: its bytes, which lie in a lease, whom to tell, and the answer if it waits in vain."""
 
-    __slots__ = ("acks", "done", "error", "header", "lease")
+    __slots__ = ("acks", "batch", "done", "error", "header", "lease")
 
     def __init__(
-        self, lease: Lease, header: BatchHeader, acks: int, done: Done, error: ErrorCode
+        self,
+        batch: memoryview,
+        lease: Lease,
+        header: BatchHeader,
+        acks: int,
+        done: Done,
+        error: ErrorCode,
     ) -> None:
+        self.batch = batch
         self.lease = lease
         self.header = header
         self.acks = acks
@@ -182,11 +189,16 @@ class Partition:
         done: Done,
         error: ErrorCode,
     ) -> bool:
-        kept = self._pool.keep(batch, lease)
-        if kept is None:
-            return False
+        if lease is not None:
+            lease.retain()
+            kept, view = lease, batch
+        else:
+            copy = self._pool.keep(batch, None)
+            if copy is None:
+                return False
+            kept, view = copy, copy.view
         deadline_ns = self._clock.monotonic_ns() + self.settings.park_timeout_ms * 1_000_000
-        early = EarlyBatch(kept, header, acks, done, error)
+        early = EarlyBatch(view, kept, header, acks, done, error)
         parked = Parked(
             header.producer_id, header.producer_epoch, header.base_sequence, deadline_ns, early
         )
@@ -207,9 +219,7 @@ class Partition:
             header = early.header
             try:
                 # Checked again: the producer's epoch may have moved on while it waited.
-                base_offset = self._admit(
-                    early.lease.view, early.lease, header, early.acks, early.done
-                )
+                base_offset = self._admit(early.batch, early.lease, header, early.acks, early.done)
             except FriedaError as error:
                 early.done(-1, error)
             else:

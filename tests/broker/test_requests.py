@@ -186,6 +186,26 @@ async def test_batches_that_come_early_wait_for_the_one_before(client: RawClient
     assert await values_from(client, topic_id) == [b"0", b"1", b"2", b"3"]
 
 
+async def test_large_early_batches_are_stored_as_they_came(
+    server: Server, client: RawClient
+) -> None:
+    """Larger than the shared receive buffer, so that each has a buffer of its own."""
+    topic_id = await a_topic(client)
+    producer_id = (await client.call(InitProducerRequest(None, -1, -1))).producer_id
+    values = [bytes([number]) * 300_000 for number in range(3)]
+    sent = [
+        client.send(
+            ProduceRequest(topic_id, 0, 1, 1000),
+            a_batch(values[sequence], producer_id=producer_id, epoch=0, sequence=sequence),
+        )
+        for sequence in (2, 1, 0)
+    ]
+    for correlation_id in sent:
+        assert (await client.answer_to(correlation_id)).error_code == 0
+    assert await values_from(client, topic_id) == values
+    assert server.runtime.pool.in_use == 0
+
+
 async def test_an_early_batch_whose_predecessor_never_comes_is_refused(tmp_path: Path) -> None:
     async with (
         running_server(tmp_path, park_timeout_ms=1) as server,
