@@ -414,6 +414,24 @@ class Fetching(RuleBasedStateMachine):
         for partition in list(self.state.adrift):
             self.state.place(partition, LEADER)
 
+    @rule(batches=st.integers(1, 4), rounds=st.integers(1, 4), takes=st.integers(0, 12))
+    def go_well_for_a_while(self, batches: int, rounds: int, takes: int) -> None:
+        for _ in range(rounds):
+            self.place()
+            self.send()
+            while self.orders:
+                order = self.orders.pop(0)
+                room = 4
+                outcomes = []
+                for slot in order.slots:
+                    size = min(batches, room)
+                    room -= size
+                    chunk = make_chunk(slot.offset, size, self.out) if size else None
+                    outcomes.append(Outcome(chunk, 10**6, 0))
+                self.state.settle(order, outcomes)
+        for _ in range(takes):
+            self.take(BATCH_RECORDS)
+
     @rule(keep=st.integers(0, 3))
     def take(self, keep: int) -> None:
         taken = self.state.take()
