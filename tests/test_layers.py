@@ -81,10 +81,13 @@ PURE = (
     "frieda.transports.spin_policy",
     "frieda.storage.producer_state",
     "frieda.broker.parking",
+    "frieda.clients.chunks",
     "frieda.clients.delivery",
     "frieda.clients.fetch_state",
     "frieda.clients.metadata",
     "frieda.clients.partitioner",
+    "frieda.cli.line_reader",
+    "frieda.cli.record_format",
     "frieda.bench.load",
 )
 IMPURE_IMPORTS = frozenset(
