@@ -49,6 +49,7 @@ class Session:
     ) -> None:
         self.connection = connection
         self.protocol = ServerProtocol()
+        self._receive = self.protocol.receive
         self.in_flight = 0
         self.alive = True
         # What waits for its own reason and can be answered early: long polls.
@@ -70,7 +71,7 @@ class Session:
 
     def message_received(self, message: memoryview, lease: Lease | None) -> None:
         try:
-            incoming = self.protocol.receive(message)
+            incoming = self._receive(message)
         except RemoteProtocolError as error:
             self._break(error)
             return
