@@ -40,10 +40,11 @@ class Accumulator:
         self._room = room
         self._sender = sender
         self._results = results
-        self._clock = network.clock
+        self._time_ms = network.clock.time_ms
         self._topics: dict[str, TopicLanes] = {}
         self._lingers = config.linger_ms > 0
         self._batch_bytes = config.batch_bytes
+        self._lookup_timeout_s = min(config.request_timeout_s, config.delivery_timeout_s)
         self._max_in_flight = config.max_in_flight
 
     def append(
@@ -72,17 +73,20 @@ class Accumulator:
             if partition is not None:
                 lane = self._lane(known, partition)
             elif key is not None:
+                if type(key) is not bytes:
+                    key = _as_bytes("key", key) or b""
                 lane = known.lanes[known.partitioner.for_key(key)]
             else:
                 lane = known.lanes[known.partitioner.next_sticky(charge_bytes)]
             batch = lane.open
             if batch is None or batch.size_bytes + charge_bytes > self._batch_bytes:
-                self.check_size(charge_bytes, key, value)
+                if charge_bytes > self.max_record_bytes:
+                    self.check_size(charge_bytes, key, value)
                 if batch is not None:
                     self._sender.close_and_pump(lane)
                 batch = lane.open or self._sender.begin(lane)
             if timestamp_ms is None:
-                timestamp_ms = self._clock.time_ms()
+                timestamp_ms = self._time_ms()
             try:
                 batch.size_bytes = batch.builder.append(  # type: ignore[union-attr]
                     timestamp_ms, key, value, headers
@@ -181,7 +185,7 @@ class Accumulator:
         """The lanes of a topic, once its metadata is there. Raises BrokerError, ClientClosedError."""
         known = self._topics.get(topic)
         if known is None or known.partitioner is None:
-            await self._network.topic(topic)
+            await self._network.topic(topic, self._lookup_timeout_s)
             known = self._topics.get(topic) or TopicLanes(topic)
             self._topics[topic] = known
             self._take_up(known)
@@ -197,11 +201,11 @@ class Accumulator:
             known = self._topics[topic] = TopicLanes(topic)
         known.held.append(record)
         if len(known.held) == 1:
-            self._network.spawn(self._look_up(known))
+            known.look_up = self._network.spawn(self._look_up(known))
 
     async def _look_up(self, topic: TopicLanes) -> None:
         try:
-            await self._network.topic(topic.name)
+            await self._network.topic(topic.name, self._lookup_timeout_s)
         except FriedaError as error:
             if topic.partitioner is None:
                 self._topics.pop(topic.name, None)
@@ -269,10 +273,14 @@ class Accumulator:
                 f"the largest that fits into a frame has {self.max_record_bytes} bytes",
             )
 
-    @property
-    def held(self) -> list[asyncio.Future[RecordMetadata]]:
-        """Who waits for records that are held."""
-        return [record.entry for topic in self._topics.values() for record in topic.held]
+    async def release_held(self) -> None:
+        """Wait until every record that is held now is in a lane, or has failed."""
+        while look_ups := [
+            each.look_up
+            for each in self._topics.values()
+            if each.look_up is not None and not each.look_up.done()
+        ]:
+            await asyncio.wait(look_ups)
 
     def fail_held(self, error: FriedaError) -> None:
         """Give up every record that is held."""

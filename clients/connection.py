@@ -19,8 +19,8 @@ from frieda.errors import (
     FriedaError,
     TransportError,
 )
-from frieda.protocol.client import Answer, ClientProtocol, Outgoing, wants_no_answer
-from frieda.wire.messages import HelloResponse, ProduceResponse
+from frieda.protocol.client import Answer, ClientProtocol, Outgoing
+from frieda.wire.messages import HelloResponse, ProduceRequest, ProduceResponse
 
 if TYPE_CHECKING:
     from frieda.clock import Clock
@@ -54,12 +54,12 @@ class BrokerConnection:
     """
 
     __slots__ = (
-        "_clock",
         "_default_timeout_s",
         "_heard",
         "_last_heard_ns",
         "_loop",
         "_next_sweep_ns",
+        "_now_ns",
         "_on_lost",
         "_paused",
         "_pending",
@@ -86,7 +86,7 @@ class BrokerConnection:
         """Requests that timed out or were cancelled and that the broker may still be working on."""
         self._transport = transport
         self._protocol = protocol
-        self._clock = clock
+        self._now_ns = clock.monotonic_ns
         self._default_timeout_s = default_timeout_s
         self._loop = asyncio.get_running_loop()
         self._pending: dict[int, tuple[OnAnswer, int, int]] = {}
@@ -171,7 +171,7 @@ class BrokerConnection:
         """
         if timeout_s is None:
             timeout_s = self._default_timeout_s
-        now_ns = self._clock.monotonic_ns()
+        now_ns = self._now_ns()
         deadline_ns = now_ns + int(timeout_s * 1e9)
         if not self.is_open:
             self._refuse(lease)
@@ -262,7 +262,7 @@ class BrokerConnection:
             else:
                 answered.set_result(None)
 
-        now_ns = self._clock.monotonic_ns()
+        now_ns = self._now_ns()
         deadline_ns = now_ns + int(timeout_s * 1e9)
         self._send(self._protocol.greet(), None, on_answer, None, None, deadline_ns, now_ns)
         await answered
@@ -287,7 +287,7 @@ class BrokerConnection:
             if self._pending.pop(correlation_id, None) is None:
                 return
             raise
-        if wants_no_answer(request):
+        if type(request) is ProduceRequest and request.acks == 0:
             self._protocol.forget(correlation_id)
             if self._pending.pop(correlation_id, None) is not None:
                 on_answer(_acks_0_answer(correlation_id), None)
@@ -306,7 +306,7 @@ class BrokerConnection:
                 waiting.on_answer(error, None)
                 continue
             try:
-                self._send(outgoing, *waiting, self._clock.monotonic_ns())
+                self._send(outgoing, *waiting, self._now_ns())
             except FriedaError as error:
                 waiting.on_answer(error, None)
 
@@ -343,12 +343,12 @@ class BrokerConnection:
                 return
             self._sweep.cancel()
         self._next_sweep_ns = deadline_ns
-        wait_s = (deadline_ns - self._clock.monotonic_ns()) / 1e9
+        wait_s = (deadline_ns - self._now_ns()) / 1e9
         self._sweep = self._loop.call_later(max(wait_s, _LEAST_SWEEP_S), self._sweep_deadlines)
 
     def _sweep_deadlines(self) -> None:
         self._sweep = None
-        now_ns = self._clock.monotonic_ns()
+        now_ns = self._now_ns()
         if self._heard:
             self._heard = False
             self._last_heard_ns = now_ns

@@ -55,6 +55,12 @@ class IdentityState(Enum):
     FAILED = auto()
 
 
+# Bound once: in the hot path a member of an enum looked up on its class costs as much as a call.
+READY: Final = IdentityState.READY
+UNKNOWN: Final = IdentityState.UNKNOWN
+FAILED: Final = IdentityState.FAILED
+
+
 class Verdict(Enum):
     """What became of a batch that the broker refused."""
 
@@ -150,10 +156,10 @@ class PartitionDelivery:
         if batch.retry_at_ns > now_ns:
             return None
         identity = self.identity
-        if identity.state is IdentityState.FAILED:
+        if identity.state is FAILED:
             return None
         if identity.idempotent and batch.sequence == NO_SEQUENCE:
-            if identity.state is not IdentityState.READY:
+            if identity.state is not READY:
                 return None
             if self._generation != identity.generation:
                 self._start_generation()

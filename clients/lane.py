@@ -129,10 +129,11 @@ class HeldRecord(NamedTuple):
 class TopicLanes:
     """A topic's lanes, or, until its partitions are known, the records that wait for them."""
 
-    __slots__ = ("held", "lanes", "name", "partitioner")
+    __slots__ = ("held", "lanes", "look_up", "name", "partitioner")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lanes: list[Lane] = []
         self.partitioner: Partitioner | None = None
         self.held: deque[HeldRecord] = deque()
+        self.look_up: asyncio.Task[None] | None = None

@@ -354,12 +354,9 @@ class Producer:
         if self._sender is None or self._accumulator is None:
             return
         timeout_s = self.config.delivery_timeout_s if timeout_s is None else timeout_s
-        held = self._accumulator.held
         try:
             async with asyncio.timeout(timeout_s):
-                if held:
-                    # Once the last one held has left its topic, all are in lanes (or failed).
-                    await asyncio.wait(held)
+                await self._accumulator.release_held()
                 waiting = list(self._sender.flush_lanes())
                 if waiting:
                     await asyncio.wait(waiting)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from frieda.clients.batch import Batch, Span
-from frieda.clients.delivery import Identity, IdentityState, Verdict
+from frieda.clients.delivery import FAILED, READY, UNKNOWN, Identity, Verdict
 from frieda.clients.lane import Lane
 from frieda.clients.network import Network, backoff_s
 from frieda.clients.results import Results
@@ -55,7 +55,7 @@ class Sender:
         self._config = config
         self._network = network
         self._results = results
-        self._clock = network.clock
+        self._now_ns = network.clock.monotonic_ns
         self._loop = asyncio.get_running_loop()
         self._delivery_timeout_ns = int(config.delivery_timeout_s * 1e9)
         self._lingers = config.linger_ms > 0
@@ -88,7 +88,7 @@ class Sender:
         """Open a batch in a lane. Raises the error that made the producer unusable."""
         if self._failure is not None:
             raise self._failure
-        deadline_ns = self._clock.monotonic_ns() + self._delivery_timeout_ns
+        deadline_ns = self._now_ns() + self._delivery_timeout_ns
         batch = lane.begin(deadline_ns)
         if self._results.whole_producer:
             batch.slots = []
@@ -114,7 +114,7 @@ class Sender:
             self._need_connection(lane)
             return
         identity = self.identity
-        if identity.state is IdentityState.UNKNOWN:
+        if identity.state is UNKNOWN:
             self._need_identity()
             return
         delivery = lane.delivery
@@ -126,11 +126,11 @@ class Sender:
                         lane.open is None
                         or self._lingers
                         or len(delivery.in_flight) >= delivery.max_in_flight
-                        or identity.state is not IdentityState.READY
+                        or identity.state is not READY
                     ):
                         return
                     lane.close_open()
-                batch = delivery.take(self._clock.monotonic_ns())
+                batch = delivery.take(self._now_ns())
                 if batch is None:
                     self._watch_retry(lane)
                     return
@@ -213,7 +213,7 @@ class Sender:
             self.last_refusal = str(answer)
             if lane.connection is not None and not lane.connection.is_open:
                 lane.connection = None
-        if self.identity.state is not IdentityState.READY:
+        if self.identity.state is not READY:
             self._look_at_identity()
         if delivery.queued or lane.open is not None:
             self.pump(lane)
@@ -221,7 +221,7 @@ class Sender:
     def _refused(self, lane: Lane, batch: Batch, error: BrokerError) -> None:
         self.last_refusal = str(error)
         pause_ns = int(backoff_s(self._config.retry_backoff_s, max(batch.attempts - 1, 0)) * 1e9)
-        verdict = lane.delivery.refused(batch, error.code, self._clock.monotonic_ns() + pause_ns)
+        verdict = lane.delivery.refused(batch, error.code, self._now_ns() + pause_ns)
         if error.code in _REFRESHES:
             self._network.refresh_soon((lane.topic,))
         match verdict:
@@ -254,7 +254,7 @@ class Sender:
         queued = lane.delivery.queued
         if lane.retry_timer is not None or not queued:
             return
-        wait_ns = queued[0].retry_at_ns - self._clock.monotonic_ns()
+        wait_ns = queued[0].retry_at_ns - self._now_ns()
         if wait_ns > 0:
             lane.retry_timer = self._loop.call_later(wait_ns / 1e9, self._retry, lane)
 
@@ -263,13 +263,13 @@ class Sender:
         self.pump(lane)
 
     def _expire_at(self, deadline_ns: int) -> None:
-        wait_s = (deadline_ns - self._clock.monotonic_ns()) / 1e9
+        wait_s = (deadline_ns - self._now_ns()) / 1e9
         self._expiry = self._loop.call_later(max(wait_s, 0.001), self._expire)
 
     def _expire(self) -> None:
         """One timer for all lanes, at the earliest deadline known when it was set."""
         self._expiry = None
-        now_ns = self._clock.monotonic_ns()
+        now_ns = self._now_ns()
         deadlines: list[int] = []
         for lane in self.lanes:
             if lane.open is not None and lane.open.deadline_ns <= now_ns:
@@ -290,9 +290,9 @@ class Sender:
     def _expired(self, lane: Lane, batch: Batch) -> DeliveryTimeoutError:
         reason = self.last_refusal or self._network.last_error
         return DeliveryTimeoutError(
-            f"{batch.record_count} records for {lane.topic}-{lane.partition} were not acknowledged within "
-            f"delivery_timeout_s = {self._config.delivery_timeout_s:g} "
-            f"({f'{batch.attempts} attempts' if batch.attempts else 'never sent'}"
+            f"a batch for {lane.topic}-{lane.partition} (records: {batch.record_count}) was not "
+            f"acknowledged within delivery_timeout_s = {self._config.delivery_timeout_s:g} "
+            f"({f'attempts: {batch.attempts}' if batch.attempts else 'never sent'}"
             f"{f'; last error: {reason}' if reason else ''})"
         )
 
@@ -327,7 +327,7 @@ class Sender:
 
     def _look_at_identity(self) -> None:
         identity = self.identity
-        if identity.state is IdentityState.FAILED:
+        if identity.state is FAILED:
             if self._failure is None:
                 self._failure = BrokerError(ErrorCode.INVALID_PRODUCER_EPOCH)
                 self._fail_everything(self._failure)
