@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-
 from importlib.util import find_spec
 
 HAS_UVLOOP = find_spec("uvloop") is not None
