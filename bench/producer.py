@@ -1,8 +1,9 @@
 """The producer benchmark: acknowledged records through the client library, timed as a user sees them.
 
 One record in flight is a plain `await producer.send(...)` in a loop. More in flight without a rate go in bulk: as
-many as may leave at one moment, timed together, with one histogram call for each acknowledged batch. With a rate
-every record has its own intended send time and is sent by itself.
+many as may leave at one moment, timed together, with one histogram call for each acknowledged batch; or, with
+`call="send_nowait"`, by a call and a future for each record. With a rate every record has its own intended send time
+and is sent by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +26,12 @@ from frieda.bench.report import Progress, Result
 from frieda.bench.worker import Channel
 from frieda.clients.admin import Admin
 from frieda.clients.producer import Producer
-from frieda.errors import BrokerError, BufferFullError, ErrorCode, FriedaError
+from frieda.errors import BrokerError, BufferFullError, ConfigError, ErrorCode, FriedaError
 
 ACKS: Final = {"0": 0, "1": 1, "all": -1, "-1": -1}
+CALLS: Final = ("bulk", "send_nowait")
+_STRETCHES: Final = 16
+"""send_nowait: what may be in flight is sent, awaited and timed in so many stretches."""
 _VALUES: Final = 64
 """Different values that are sent in turn, so that no layer sees the same bytes twice in a row."""
 
@@ -43,6 +48,12 @@ class ProducerSettings:
     batch_bytes: int = 64 * 1024
     compression: str = "none"
     polling: str = "adaptive"
+    call: str = "bulk"
+    """With more than one record in flight and no rate: "bulk" (submit_values) or "send_nowait"."""
+
+    def __post_init__(self) -> None:
+        if self.call not in CALLS:
+            raise ConfigError(f"call = {self.call!r}: must be one of {', '.join(CALLS)}")
 
 
 def run_producer(
@@ -71,6 +82,7 @@ def run_producer(
             "producers": load.producers,
             "processes": load.processes,
             "in_flight": load.in_flight,
+            "call": _call(settings),
             "rate": load.rate,
             "arrivals": load.arrivals if load.rate is not None else None,
             "linger_ms": settings.linger_ms,
@@ -117,6 +129,7 @@ async def _measure(
         "batch_bytes": settings.batch_bytes,
         "compression": settings.compression,
         "polling": settings.polling,
+        "call": settings.call,
     }
     async with Fleet() as fleet:
         outcome = await run_load(
@@ -125,13 +138,27 @@ async def _measure(
     return outcome, broker
 
 
+def _call(settings: ProducerSettings) -> str:
+    """How records are sent under this load."""
+    if settings.load.rate is not None:
+        return "send_nowait"
+    return "send" if settings.load.in_flight == 1 else settings.call
+
+
 class LoadedProducer:
     """One producer under its share of the load."""
 
     def __init__(
-        self, producer: Producer, topic: str, load: Load, share: ProducerShare, meter: Meter
+        self,
+        producer: Producer,
+        topic: str,
+        load: Load,
+        share: ProducerShare,
+        meter: Meter,
+        call: str = "bulk",
     ) -> None:
         self._producer = producer
+        self._call = call
         self._topic = topic
         self._share = share
         self._in_flight = load.in_flight
@@ -150,6 +177,8 @@ class LoadedProducer:
             await self._open_loop(start_ns)
         elif self._in_flight == 1:
             await self._one_at_a_time()
+        elif self._call == "send_nowait":
+            await self._without_waiting()
         else:
             await self._in_bulk()
         self._meter.measured_until(time.monotonic_ns())
@@ -194,6 +223,47 @@ class LoadedProducer:
         elif measured:
             self._meter.record(time.monotonic_ns() - sent_ns, count)
         self._tell()
+
+    async def _without_waiting(self) -> None:
+        """A call and a future for each record; the futures are awaited in the order of the calls."""
+        send, topic, total = self._producer.send_nowait, self._topic, self._total
+        stretch = max(1, self._in_flight // _STRETCHES)
+        values = (self._values * (stretch // _VALUES + 1))[:stretch]
+        under_way: deque[tuple[int, bool, list[asyncio.Future[Any]]]] = deque()
+        while self._sent < total or under_way:
+            edge = self._warm_up if self._sent < self._warm_up else total
+            room = min(stretch, self._in_flight - (self._sent - self._answered), edge - self._sent)
+            if room <= 0:
+                await self._stretch_done(*under_way.popleft())
+                continue
+            if self._sent == self._warm_up:
+                self._meter.measuring_since(time.monotonic_ns())
+            measured, sent_ns = self._sent >= self._warm_up, time.monotonic_ns()
+            futures: list[asyncio.Future[Any]] = []
+            under_way.append((sent_ns, measured, futures))
+            try:
+                for value in values[:room]:
+                    futures.append(send(topic, value))
+            except BufferFullError:
+                if not futures and len(under_way) == 1:
+                    raise
+            self._sent += len(futures)
+            if len(futures) < room:
+                await self._stretch_done(*under_way.popleft())
+
+    async def _stretch_done(
+        self, sent_ns: int, measured: bool, futures: list[asyncio.Future[Any]]
+    ) -> None:
+        failed = 0
+        for future in futures:
+            try:
+                await future
+            except FriedaError:
+                failed += 1
+        self._answered += len(futures)
+        self._meter.errors += failed
+        if measured and len(futures) > failed:
+            self._meter.record(time.monotonic_ns() - sent_ns, len(futures) - failed)
 
     async def _open_loop(self, start_ns: int) -> None:
         times_ns = (start_ns + time_ns for time_ns in self._share.intended_times_ns())
@@ -264,7 +334,9 @@ async def send(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
             producers.append(producer)
             await producer.partitions_for(task["topic"])
             loaded.append(
-                LoadedProducer(producer, task["topic"], load, ProducerShare(**values), meter)
+                LoadedProducer(
+                    producer, task["topic"], load, ProducerShare(**values), meter, task["call"]
+                )
             )
         start_ns = await channel.ready()
         meter.begin(start_ns)

@@ -64,6 +64,11 @@ class BrokerProcess:
     def pid(self) -> int:
         return self._running().pid
 
+    @property
+    def ended(self) -> bool:
+        """It does not run: never started, stopped, killed from outside, or ended by itself."""
+        return self._process is None or self._process.poll() is not None
+
     def start(self) -> None:
         """Start it and wait until it is ready. The second start listens at the address of the first."""
         command = [sys.executable, "-m", "frieda", "broker", "--data", self.data]

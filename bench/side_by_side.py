@@ -1,0 +1,315 @@
+"""What Frieda set out to reach, measured as ratios within one interleaved run.
+
+Absolute figures drift on shared machines, so each target compares two things that were measured a moment apart: in
+every round each case runs once, with a fresh broker process of its own and nothing else of ours beside it, and the
+order of the cases turns from round to round. A ratio is that of one round; what is stated is its median over the
+rounds, beside the least and the greatest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, NamedTuple, Protocol
+
+from frieda.bench.consumer import ConsumerSettings, run_consumer
+from frieda.bench.echo import EchoSettings, run_echo
+from frieda.bench.load import Load, default_warm_up
+from frieda.bench.producer import ProducerSettings, ensure_topic, run_producer
+from frieda.bench.report import Result, latencies_us
+
+PARTS: Final = ("latency", "crowd", "throughput")
+TOPIC: Final = "bench"
+BATCH_BYTES: Final = 16 * 1024
+_BATCH_HEADER_BYTES: Final = 80
+"""What a batch of one record needs beside the record's value, a few bytes more or less."""
+FLUSHED_SHARE: Final = 10
+"""With flush=batch the disk sets the pace: so many times fewer records."""
+THROUGHPUT_TIMES: Final = 20
+"""Records of a throughput run for each one of a latency run: about a second of work."""
+IN_BULK: Final = 20_000
+
+Values = Mapping[str, float | None]
+
+
+class BrokerUnderTest(Protocol):
+    """A broker process: where it is, and the processor time it has used."""
+
+    @property
+    def url(self) -> str: ...
+
+    def cpu_seconds(self) -> float: ...
+
+    def require_alive(self) -> None:
+        """Raise FriedaError when it has ended."""
+        ...
+
+
+StartBroker = Callable[[str, str], AbstractContextManager[BrokerUnderTest]]
+"""Start a broker with a polling mode and a flush policy; the end of the context stops it."""
+
+
+class Case(NamedTuple):
+    """One thing that is measured: its name, and a call that runs it once."""
+
+    name: str
+    measure: Callable[[], Values]
+
+
+class Target(NamedTuple):
+    """`value` of `case`, divided by that of `against` if there is one, and the bound it should keep."""
+
+    title: str
+    case: str
+    value: str
+    against: str | None
+    bound: float
+    at_most: bool = True
+    unit: str = "times"
+
+
+class Outcome(NamedTuple):
+    """A target and what the rounds gave for it; `values` is empty when the samples could not carry it."""
+
+    target: Target
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float | None:
+        """The median over the rounds."""
+        return statistics.median(self.values) if self.values else None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median keeps the bound; None when there is none."""
+        median = self.median
+        if median is None:
+            return None
+        return median <= self.target.bound if self.target.at_most else median >= self.target.bound
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """What was measured: for each case the values of each round, and what that says of each target."""
+
+    outcomes: tuple[Outcome, ...]
+    measurements: Mapping[str, Sequence[Values]] = field(default_factory=dict)
+
+
+def run_side_by_side(
+    cases: Sequence[Case],
+    targets: Sequence[Target],
+    rounds: int,
+    on_measured: Callable[[int, str, Values], None] = lambda *_: None,
+) -> SideBySide:
+    """Measure every case once in each round, interleaved. Raises what a case raises."""
+    measurements: dict[str, list[Values]] = {case.name: [] for case in cases}
+    for number, case in interleaved(cases, rounds):
+        values = case.measure()
+        measurements[case.name].append(values)
+        on_measured(number, case.name, values)
+    return SideBySide(tuple(judge(target, measurements) for target in targets), measurements)
+
+
+def interleaved(cases: Sequence[Case], rounds: int) -> Iterator[tuple[int, Case]]:
+    """Every case once in each round (counted from 0), each round beginning with another one."""
+    for number in range(rounds):
+        first = number % len(cases)
+        yield from ((number, case) for case in (*cases[first:], *cases[:first]))
+
+
+def judge(target: Target, measurements: Mapping[str, Sequence[Values]]) -> Outcome:
+    """What the rounds say of one target."""
+    values: list[float] = []
+    mine = measurements[target.case]
+    theirs: Sequence[Values] = measurements[target.against] if target.against else mine
+    for own, other in zip(mine, theirs, strict=True):
+        value = own[target.value]
+        if value is not None and target.against is not None:
+            base = other[target.value]
+            value = value / base if base else None
+        if value is None:
+            return Outcome(target, ())
+        values.append(value)
+    return Outcome(target, tuple(values))
+
+
+def as_rows(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """The table: the target beside what was measured."""
+    return [
+        {
+            "what": target.title,
+            "target": f"{'<=' if target.at_most else '>='} {target.bound:g}",
+            "median": outcome.median,
+            "least": min(outcome.values, default=None),
+            "greatest": max(outcome.values, default=None),
+            "unit": target.unit,
+            "met": {True: "yes", False: "NO", None: "too few samples"}[outcome.met],
+        }
+        for outcome in outcomes
+        for target in (outcome.target,)
+    ]
+
+
+class Plan:
+    """The cases and targets of each part. `records` is the number of one latency run."""
+
+    def __init__(self, start_broker: StartBroker, records: int) -> None:
+        self._start_broker = start_broker
+        self._records = records
+
+    def part(self, name: str) -> tuple[list[Case], list[Target]]:
+        """The cases and targets of one of PARTS."""
+        parts = {"latency": self._latency, "crowd": self._crowd, "throughput": self._throughput}
+        return parts[name]()
+
+    def _latency(self) -> tuple[list[Case], list[Target]]:
+        load = self._load(self._records)
+        cases = [
+            Case("echo event", lambda: self._echo(load, "event")),
+            Case("echo adaptive", lambda: self._echo(load, "adaptive")),
+            Case("frieda event", lambda: self._produce(load, "event")),
+            Case("frieda adaptive", lambda: self._produce(load, "adaptive")),
+        ]
+        targets = [
+            Target("p50, adaptive / event echo", "frieda adaptive", "p50", "echo event", 0.5),
+            Target("p99.9, adaptive / event echo", "frieda adaptive", "p99.9", "echo event", 0.25),
+            Target("p50, adaptive / adaptive echo", "frieda adaptive", "p50", "echo adaptive", 2.5),
+            Target(
+                "p99.9, adaptive / adaptive echo", "frieda adaptive", "p99.9", "echo adaptive", 2.0
+            ),
+            Target("p50, event / event echo", "frieda event", "p50", "echo event", 1.6),
+        ]
+        return cases, targets
+
+    def _crowd(self) -> tuple[list[Case], list[Target]]:
+        crowd = self._load(self._records, producers=8, processes=4)
+        fewer = max(self._records // FLUSHED_SHARE, 2_000)
+        flushed = self._load(fewer)
+        flushed_crowd = self._load(fewer, producers=8, processes=4)
+        cases: list[Case] = []
+        for polling in ("event", "adaptive"):
+            produce = partial(self._produce, polling=polling)
+            produce_flushed = partial(produce, flush="batch")
+            cases += [
+                Case(f"crowd {polling}", partial(produce, crowd)),
+                Case(f"flushed {polling}", partial(produce_flushed, flushed)),
+                Case(f"flushed crowd {polling}", partial(produce_flushed, flushed_crowd)),
+            ]
+        targets = [
+            Target(
+                "p99.9 of 8 producers, adaptive / event",
+                "crowd adaptive",
+                "p99.9",
+                "crowd event",
+                1.1,
+            ),
+            Target(
+                "p99 with flush=batch, adaptive / event",
+                "flushed adaptive",
+                "p99",
+                "flushed event",
+                1.1,
+            ),
+            Target(
+                "p99 of 8 with flush=batch, adaptive / event",
+                "flushed crowd adaptive",
+                "p99",
+                "flushed crowd event",
+                1.1,
+            ),
+        ]
+        return cases, targets
+
+    def _throughput(self) -> tuple[list[Case], list[Target]]:
+        many = self._load(THROUGHPUT_TIMES * self._records, in_flight=IN_BULK)
+        cases = [
+            Case("bulk", lambda: self._produce(many, "adaptive")),
+            Case("send_nowait", lambda: self._produce(many, "adaptive", call="send_nowait")),
+            Case("getmany", lambda: self._consume(many, iterate=False)),
+            Case("async for", lambda: self._consume(many, iterate=True)),
+            Case("16 KiB batches", self._broker_cpu),
+        ]
+        rate = "records_per_sec"
+        targets = [
+            Target("producer, in bulk", "bulk", rate, None, 300_000, False, "records/s"),
+            Target("producer, send_nowait", "send_nowait", rate, None, 300_000, False, "records/s"),
+            Target("consumer, getmany", "getmany", rate, None, 800_000, False, "records/s"),
+            Target("consumer, async for", "async for", rate, None, 800_000, False, "records/s"),
+            Target(
+                "broker CPU of a 16 KiB produce",
+                "16 KiB batches",
+                "broker_cpu_us",
+                None,
+                40.0,
+                unit="us",
+            ),
+        ]
+        return cases, targets
+
+    def _load(
+        self, records: int, *, producers: int = 1, processes: int = 1, in_flight: int = 1
+    ) -> Load:
+        return Load(
+            records=records,
+            producers=producers,
+            processes=processes,
+            in_flight=in_flight,
+            warm_up_records=default_warm_up(records),
+        )
+
+    def _echo(self, load: Load, polling: str) -> Values:
+        return _values(run_echo(EchoSettings(load=load, polling=polling)))
+
+    def _produce(
+        self, load: Load, polling: str, *, flush: str = "never", call: str = "bulk"
+    ) -> Values:
+        with self._start_broker(polling, flush) as broker:
+            return _values(_produce_to(broker, load, polling, call=call))
+
+    def _consume(self, load: Load, *, iterate: bool) -> Values:
+        with self._start_broker("adaptive", "never") as broker:
+            _produce_to(broker, load, "adaptive")
+            read = run_consumer(
+                ConsumerSettings(
+                    topic=TOPIC, bootstrap=broker.url, records=load.records, iterate=iterate
+                ),
+                lambda _: broker.require_alive(),
+            )
+        return {"records_per_sec": read.records_per_sec, "mb_per_sec": read.mb_per_sec}
+
+    def _broker_cpu(self) -> Values:
+        """Processor time of a broker that sleeps between requests, each one batch of 16 KiB.
+
+        One batch is in flight at a time, so each pays for being woken: no request costs more than this.
+        """
+        load = Load(
+            records=max(self._records // 5, 1_000),
+            record_size_bytes=BATCH_BYTES - _BATCH_HEADER_BYTES,
+            warm_up_records=500,
+        )
+        warm_up = Load(records=500, record_size_bytes=load.record_size_bytes)
+        with self._start_broker("event", "never") as broker:
+            _produce_to(broker, warm_up, "event")
+            before_s = broker.cpu_seconds()
+            result = _produce_to(broker, load, "event")
+            used_s = broker.cpu_seconds() - before_s
+        requests = load.records + load.warm_up_records
+        return {"broker_cpu_us": used_s / requests * 1e6, **_values(result)}
+
+
+def _produce_to(broker: BrokerUnderTest, load: Load, polling: str, *, call: str = "bulk") -> Result:
+    asyncio.run(ensure_topic(broker.url, TOPIC, 1))
+    settings = ProducerSettings(
+        load=load, topic=TOPIC, bootstrap=broker.url, acks=1, polling=polling, call=call
+    )
+    return run_producer(settings, lambda _: broker.require_alive())
+
+
+def _values(result: Result) -> Values:
+    rates = {"records_per_sec": result.records_per_sec, "mb_per_sec": result.mb_per_sec}
+    return {**latencies_us(result.latency), **rates, "errors": float(result.errors)}

@@ -1,0 +1,70 @@
+"""A broker process on a throw-away folder, for the demo and the benchmarks; neither outlives the context."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+
+from frieda.errors import FriedaError
+from frieda.testing.brokers import BrokerProcess
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def own_broker(polling: str, flush: str = "never", *flags: str) -> Iterator[BrokerProcess]:
+    """A fresh broker. Raises FriedaError when it cannot start, or has ended by itself when the context does.
+
+    When the context is left by an exception the broker is killed, else it is stopped in order. Its folder is
+    removed in either case.
+    """
+    folder = tempfile.mkdtemp(prefix="frieda-broker-")
+    process = BrokerProcess(folder, "--polling", polling, "--flush", flush, *flags)
+    try:
+        try:
+            process.start()
+        except RuntimeError as error:
+            raise FriedaError(str(error).strip()) from None
+        try:
+            yield process
+        except FriedaError as error:
+            require_alive(process, error)
+            raise
+        require_alive(process)
+        code, errors = process.stop()
+        if code != 0:
+            raise FriedaError(f"the broker ended with exit code {code}: {errors.strip()}")
+    finally:
+        with _uninterrupted():
+            process.kill()
+            shutil.rmtree(folder)
+
+
+def require_alive(process: BrokerProcess, cause: BaseException | None = None) -> None:
+    """Raise FriedaError when the broker has ended by itself or was killed."""
+    if process.ended:
+        raise FriedaError("the broker process ended in the middle of the work") from cause
+
+
+@contextlib.contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM does what Ctrl-C does: the work is given up and everything is tidied. Main thread only."""
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C does not stop the tidying, which is short."""
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in _SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
