@@ -144,7 +144,7 @@ class Accumulator:
                 batch = lane.open or sender.begin(lane)
                 assert batch.builder is not None
                 before = batch.builder.size_bytes
-                spare = 0 if room.waiters else max(0, room.limit_bytes - room.used_bytes)
+                spare = 0 if room.waiting else max(0, room.limit_bytes - room.used_bytes)
                 limit = min(self._batch_bytes, before + least + spare)
                 taken = batch.builder.append_values(timestamp_ms, values, index, limit)
                 if taken:

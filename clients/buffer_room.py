@@ -11,16 +11,18 @@ from frieda.errors import BrokerError, ErrorCode
 class BufferRoom:
     """Bytes in use of a limit. The hot path looks at the fields by itself, since a call costs as much as the rest."""
 
-    __slots__ = ("limit_bytes", "used_bytes", "waiters")
+    __slots__ = ("_queue", "limit_bytes", "used_bytes", "waiting")
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
-        self.waiters: deque[tuple[asyncio.Future[None], int]] = deque()
+        self.waiting = 0
+        """Those without room, and those who were given room and did not run since."""
+        self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
 
     def take_now(self, size_bytes: int) -> bool:
         """Take room at once; False when there is none or others wait for it."""
-        if self.waiters or self.used_bytes + size_bytes > self.limit_bytes:
+        if self.waiting or self.used_bytes + size_bytes > self.limit_bytes:
             return False
         self.used_bytes += size_bytes
         return True
@@ -40,38 +42,40 @@ class BufferRoom:
             )
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         place = (granted, size_bytes)
-        self.waiters.append(place)
+        self._queue.append(place)
+        self.waiting += 1
         try:
             await granted
         except asyncio.CancelledError:
-            if granted.done() and not granted.cancelled() and granted.exception() is None:
+            if not granted.cancelled() and granted.exception() is None:
                 self.give_back(size_bytes)
-            elif place in self.waiters:
-                self.waiters.remove(place)
-                self._serve()
+            elif place in self._queue:
+                self._queue.remove(place)
             raise
+        finally:
+            # Who came while this one was about to run had to queue, though there may be room for them.
+            self.waiting -= 1
+            self._serve()
 
     def give_back(self, size_bytes: int) -> None:
         """Room came free: the first in the queue gets it, nobody overtakes."""
         self.used_bytes -= size_bytes
-        if self.waiters:
+        if self._queue:
             self._serve()
 
     def fail(self, error: Exception) -> None:
         """Nobody will get room any more."""
-        waiters, self.waiters = self.waiters, deque()
-        for granted, _ in waiters:
+        queue, self._queue = self._queue, deque()
+        for granted, _ in queue:
             if not granted.done():
                 granted.set_exception(error)
 
     def _serve(self) -> None:
-        while self.waiters:
-            granted, size_bytes = self.waiters[0]
-            if granted.done():
-                self.waiters.popleft()
-                continue
-            if self.used_bytes + size_bytes > self.limit_bytes:
-                return
-            self.waiters.popleft()
-            self.used_bytes += size_bytes
-            granted.set_result(None)
+        while self._queue:
+            granted, size_bytes = self._queue[0]
+            if not granted.done():
+                if self.used_bytes + size_bytes > self.limit_bytes:
+                    return
+                self.used_bytes += size_bytes
+                granted.set_result(None)
+            self._queue.popleft()

@@ -15,6 +15,7 @@ from frieda.errors import (
     BrokenError,
     BrokerError,
     ClosedError,
+    ConnectError,
     ErrorCode,
     FriedaError,
     TransportError,
@@ -127,8 +128,13 @@ class BrokerConnection:
         (connection,) = made
         try:
             await connection._greet(connect_timeout_s)
-        except BaseException:
+        except BaseException as error:
             connection.abort()
+            if isinstance(error, BrokerError) and error.code is ErrorCode.REQUEST_TIMED_OUT:
+                raise ConnectError(
+                    f"{url}: connected, but nobody greeted within {connect_timeout_s:g} s; "
+                    "is it a Frieda broker?"
+                ) from None
             raise
         connection._on_lost = on_lost
         if not connection.is_open and on_lost is not None:

@@ -94,14 +94,19 @@ class ClusterMetadata:
         return topic.partitions[partition]
 
     def addresses(self, name: str, partition: int) -> tuple[int, tuple[str, ...]]:
-        """The leader's id and where the partition is served. Raises BrokerError, LEADER_NOT_AVAILABLE among them."""
+        """The leader's id and its listeners, or -1 and the addresses that serve this partition alone.
+
+        Raises BrokerError, LEADER_NOT_AVAILABLE among them.
+        """
         entry = self.partition(name, partition)
         leader = self._brokers.get(entry.leader)
         if leader is None:
             raise BrokerError(
                 ErrorCode.LEADER_NOT_AVAILABLE, f"{name}-{partition} has no leader at this moment"
             )
-        return entry.leader, entry.endpoints or leader.listeners
+        if entry.endpoints:
+            return -1, entry.endpoints
+        return entry.leader, leader.listeners
 
     def _take(self, topic: TopicEntry) -> None:
         if topic.error_code:

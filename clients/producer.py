@@ -164,7 +164,7 @@ class Producer:
         except (TypeError, ValueError):
             raise bad_record(key, value, headers) from None
         room = self._room
-        if room.waiters or room.used_bytes + charge > room.limit_bytes:
+        if room.waiting or room.used_bytes + charge > room.limit_bytes:
             self._running.check_size(charge, key, value)
             await room.take(charge)
         else:
@@ -205,7 +205,7 @@ class Producer:
         except (TypeError, ValueError):
             raise bad_record(key, value, headers) from None
         room = self._room
-        if room.waiters or room.used_bytes + charge > room.limit_bytes:
+        if room.waiting or room.used_bytes + charge > room.limit_bytes:
             self._running.check_size(charge, key, value)
             raise BufferFullError(
                 f"{room.used_bytes} of buffer_bytes = {room.limit_bytes} wait for their acknowledgement"
