@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 MAX_PARTITIONS = 10_000
+_MAX_CONFIG_LENGTH = 200
 _PARKING_SWEEP_S = 0.05
 _THREADS = 4
 
@@ -224,6 +225,13 @@ class Broker:
         return topic
 
     def _topic_config(self, configs: dict[str, str]) -> TopicConfig:
+        for key, value in configs.items():
+            if max(len(key), len(value)) > _MAX_CONFIG_LENGTH:
+                raise BrokerError(
+                    ErrorCode.INVALID_CONFIG,
+                    f"the topic setting {key[:20]!r} or its value has more than "
+                    f"{_MAX_CONFIG_LENGTH} characters",
+                )
         try:
             config = self.config.topic.altered(configs)
         except ConfigError as error:

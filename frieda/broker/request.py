@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
-from frieda.errors import ErrorCode
+from frieda.errors import BrokerError, ErrorCode
 from frieda.wire.envelope import encode_answer, encode_error
 
 if TYPE_CHECKING:
     from frieda.broker.broker import Broker
     from frieda.transports.buffers import Lease
+
+
+MAX_ITEMS: Final = 10_000
+"""Topics, partitions or groups that one request may be about: what it makes the broker do at once is bounded."""
+
+
+def check_count(count: int, what: str) -> None:
+    """Raises BrokerError(INVALID_REQUEST) for a request about more than MAX_ITEMS things."""
+    if count > MAX_ITEMS:
+        raise BrokerError(
+            ErrorCode.INVALID_REQUEST,
+            f"a request about {count} {what}; at most {MAX_ITEMS} are possible in one",
+        )
 
 
 class Answering(Protocol):
@@ -23,6 +36,11 @@ class Answering(Protocol):
     def when_sendable(self, callback: Callable[[], None]) -> None: ...
 
     def run(self, request: Request, work: Coroutine[Any, Any, None]) -> None: ...
+
+    def failed(self, request: Request, error: Exception) -> None: ...
+
+    @property
+    def max_answer_bytes(self) -> int: ...
 
     @property
     def alive(self) -> bool: ...

@@ -59,6 +59,11 @@ class Server:
         """Where it listens, with real ports."""
         return tuple(listener.url for listener in self._listeners)
 
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._sessions)
+
     async def start(self, *, quiet_garbage: bool = False) -> None:
         """Open the data folder, then listen. Raises StorageError or TransportError, leaving nothing open."""
         self.runtime.engine.start(asyncio.get_running_loop())

@@ -17,12 +17,13 @@ from frieda.errors import (
     BrokerError,
     BufferExhaustedError,
     ErrorCode,
+    LocalProtocolError,
     RemoteProtocolError,
     TransportError,
 )
 from frieda.protocol.reorder import ReorderWindow
 from frieda.protocol.server import Refusal, ServerProtocol, ServerState
-from frieda.wire.envelope import encode_error
+from frieda.wire.envelope import HEADER_SIZE, MAX_HEADER_BYTES, encode_error
 
 if TYPE_CHECKING:
     from frieda.broker.broker import Broker
@@ -33,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 # The correlation id of an error that belongs to no request: the last word before a connection is closed.
 NO_REQUEST = -1
+
+# Up to this size the head of an answer fits into any message.
+_SMALL_HEAD_BYTES = 4096
 
 Outgoing = tuple[bytes | None, memoryview | None, "Lease | None"]
 
@@ -58,6 +62,7 @@ class Session:
         self._handlers = handlers
         self._on_end = on_end
         self._max_in_flight = broker.config.max_in_flight_requests
+        self._max_message_bytes = broker.config.max_frame_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._window: ReorderWindow[Outgoing] | None = (
             ReorderWindow() if broker.config.reorder_responses else None
@@ -85,10 +90,8 @@ class Session:
         request = Request(self, correlation_id, payload, body, lease, slot)
         try:
             work = self._handlers[api_key](self._broker, request)
-        except BrokerError as error:
-            request.refuse(error.code, error.detail)
         except Exception as error:  # noqa: BLE001  a fault of one handler must not take the session down
-            self._fault(request, error)
+            self.failed(request, error)
         else:
             if work is not None:
                 self.run(request, work)
@@ -129,6 +132,8 @@ class Session:
     ) -> None:
         """A request is done; its answer, if it has one, leaves now or in its turn."""
         self.in_flight -= 1
+        if head is not None and (len(head) > _SMALL_HEAD_BYTES or body is not None):
+            head, body, lease = self._fitting(request, head, body, lease)
         if self._window is None:
             self._send(head, body, lease)
         else:
@@ -152,6 +157,26 @@ class Session:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def failed(self, request: Request, error: Exception) -> None:
+        """A request ended with an exception: one that is meant for its client, or a fault of the broker's own."""
+        if isinstance(error, BrokerError) and not request.answered:
+            request.refuse(error.code, error.detail)
+        elif isinstance(error, BufferExhaustedError) and not request.answered:
+            request.refuse(ErrorCode.BUSY, str(error))
+        else:
+            logger.error("a request of %s failed", self.connection.peer, exc_info=error)
+            self._broker.counters.faults += 1
+            if not request.answered:
+                request.refuse(ErrorCode.UNKNOWN_SERVER_ERROR, "the broker met a fault of its own")
+
+    @property
+    def max_answer_bytes(self) -> int:
+        """The largest message that the broker may send and the client says it takes."""
+        client = self.protocol.client
+        if client is None:
+            return self._max_message_bytes
+        return min(self._max_message_bytes, client.max_message_bytes)
+
     def interrupt(self) -> None:
         """Let everything that waits only for more data answer now."""
         for interrupt in tuple(self.interrupts):
@@ -174,29 +199,34 @@ class Session:
             return
         try:
             self.connection.send(head, body, lease)
-        except TransportError as error:
+        except (TransportError, LocalProtocolError) as error:
             # The connection ended under the answer; connection_lost tells the rest.
             logger.debug("an answer to %s was not sent: %s", self.connection.peer, error)
 
     async def _run(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
-        except BrokerError as error:
-            request.refuse(error.code, error.detail)
-        except BufferExhaustedError as error:
-            request.refuse(ErrorCode.BUSY, str(error))
         except asyncio.CancelledError:
             if not request.answered:
                 request.finish_silently()
             raise
         except Exception as error:  # noqa: BLE001  as above
-            self._fault(request, error)
+            self.failed(request, error)
 
-    def _fault(self, request: Request, error: Exception) -> None:
-        logger.error("a request of %s failed", self.connection.peer, exc_info=error)
-        self._broker.counters.faults += 1
-        if not request.answered:
-            request.refuse(ErrorCode.UNKNOWN_SERVER_ERROR, "the broker met a fault of its own")
+    def _fitting(
+        self, request: Request, head: bytes, body: memoryview | None, lease: Lease | None
+    ) -> Outgoing:
+        """The answer, or an error in its place when the client could not take it."""
+        size_bytes = len(head) if body is None else len(head) + len(body)
+        if size_bytes <= self.max_answer_bytes and len(head) <= MAX_HEADER_BYTES + HEADER_SIZE.size:
+            return head, body, lease
+        if lease is not None:
+            lease.release()
+        detail = (
+            f"the answer has {size_bytes} bytes, more than can be sent to this client; ask for less"
+        )
+        error = encode_error(request.correlation_id, ErrorCode.MESSAGE_TOO_LARGE, detail)
+        return error, None, None
 
     def _regulate(self) -> None:
         """Read only while there is room for another request and its answer."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from frieda.broker.partition import Partition
 from frieda.config import TopicConfig
 from frieda.errors import BrokerError, ErrorCode
+from frieda.model import illegal_topic_name
 
 
 @dataclass(slots=True)
@@ -45,9 +46,11 @@ class Topics:
         return self._by_name.get(name)
 
     def named(self, name: str) -> Topic:
-        """Raises BrokerError(UNKNOWN_TOPIC_OR_PARTITION)."""
+        """Raises BrokerError: UNKNOWN_TOPIC_OR_PARTITION, or INVALID_TOPIC for what cannot be a name."""
         topic = self._by_name.get(name)
         if topic is None:
+            if (problem := illegal_topic_name(name)) is not None:
+                raise BrokerError(ErrorCode.INVALID_TOPIC, problem)
             raise BrokerError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
         return topic
 

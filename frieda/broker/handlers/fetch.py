@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from frieda.broker.request import HandlerEntry, Request
-from frieda.errors import BrokerError, CorruptLogError, ErrorCode
+from frieda.broker.request import HandlerEntry, Request, check_count
+from frieda.errors import BrokerError, CorruptLogError
 from frieda.wire.messages import (
     ApiKey,
     FetchedPartition,
@@ -21,19 +21,16 @@ if TYPE_CHECKING:
     from frieda.storage.reading import ReadPlan
     from frieda.transports.buffers import Lease
 
-MAX_PARTITIONS = 10_000
 MAX_WAIT_MS = 300_000
 BUFFER_TIMEOUT_S = 10.0
+# What the array in front of the bodies takes for each partition, at most, but for the detail of an error.
+_ENTRY_BYTES = 128
 
 
 def handle(broker: Broker, request: Request) -> None:
     """Answer now when there is enough, or anything is wrong; else when there is or the time is over."""
     message: FetchRequest = request.message
-    if len(message.partitions) > MAX_PARTITIONS:
-        raise BrokerError(
-            ErrorCode.INVALID_REQUEST,
-            f"a fetch of {len(message.partitions)} partitions; at most {MAX_PARTITIONS}",
-        )
+    check_count(len(message.partitions), "partitions")
     broker.counters.fetches += 1
     fetch = _Fetch(broker, request)
     if message.max_wait_ms <= 0 or fetch.satisfied():
@@ -111,8 +108,13 @@ class _Fetch:
             self.answer_when_sendable()
 
     def _moved(self) -> None:
-        if self.satisfied():
-            self.answer_now()
+        # Called while another request is worked on, which a fault of this one must not touch.
+        try:
+            if self.satisfied():
+                self.answer_now()
+        except Exception as error:  # noqa: BLE001
+            self._leave()
+            self._request.session.failed(self._request, error)
 
     def _leave(self) -> None:
         self._waiting = False
@@ -131,9 +133,16 @@ class _Fetch:
         self._request.session.when_sendable(self._answer)
 
     def _answer(self) -> None:
+        # Called by timers, by other requests and by the connection: what goes wrong is told here, to the client.
         if not self._request.session.alive:
             self._request.finish_silently()
             return
+        try:
+            self._answer_with_what_there_is()
+        except Exception as error:  # noqa: BLE001
+            self._request.session.failed(self._request, error)
+
+    def _answer_with_what_there_is(self) -> None:
         self._plan()
         planned_bytes = sum(source.size_bytes for source in self._sources)
         if planned_bytes == 0:
@@ -185,7 +194,8 @@ class _Fetch:
 
     def _plan(self) -> None:
         """Decide what each source gives, within the limits."""
-        left = max(0, min(self._message.max_bytes, self._broker.config.max_fetch_bytes))
+        room = self._request.session.max_answer_bytes - _ENTRY_BYTES * (len(self._sources) + 1)
+        left = max(0, min(self._message.max_bytes, self._broker.config.max_fetch_bytes, room))
         nothing_yet = True
         for source in self._sources:
             asked = source.asked

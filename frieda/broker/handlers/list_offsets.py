@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from frieda.broker.request import HandlerEntry, Request
+from frieda.broker.request import HandlerEntry, Request, check_count
 from frieda.errors import BrokerError
 from frieda.model import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, NO_TIMESTAMP
 from frieda.wire.messages import (
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 async def handle(broker: Broker, request: Request) -> None:
     """A look-up by time walks a batch on the disk, so each is done by a thread."""
     message: ListOffsetsRequest = request.message
+    check_count(len(message.partitions), "partitions")
     answers = [await _answer(broker, query) for query in message.partitions]
     request.answer(ListOffsetsResponse(tuple(answers)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from frieda.broker.request import HandlerEntry, Request
+from frieda.broker.request import HandlerEntry, Request, check_count
 from frieda.errors import BrokerError, ErrorCode
 from frieda.wire.messages import (
     ApiKey,
@@ -27,7 +27,8 @@ async def handle(broker: Broker, request: Request) -> None:
     if message.topics is None:
         topics = [_entry(topic, broker_id) for topic in broker.topics]
     else:
-        topics = [await _look_up(broker, name, message) for name in message.topics]
+        check_count(len(message.topics), "topics")
+        topics = [await _look_up(broker, name, message) for name in dict.fromkeys(message.topics)]
     request.answer(
         MetadataResponse(
             broker.cluster_id,
@@ -40,17 +41,16 @@ async def handle(broker: Broker, request: Request) -> None:
 
 async def _look_up(broker: Broker, name: str, message: MetadataRequest) -> TopicEntry:
     topic = broker.topics.get(name)
-    if topic is None and message.allow_auto_create and broker.config.auto_create_topics:
-        try:
-            topic = await broker.create_topic(name, -1, -1, {}, validate_only=False)
-        except BrokerError as error:
-            if error.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
-                return TopicEntry(name, b"", int(error.code), error.detail, ())
-            topic = broker.topics.get(name)
-    if topic is None:
-        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        return TopicEntry(name, b"", int(code), f"there is no topic {name!r}", ())
-    return _entry(topic, broker.config.broker_id)
+    try:
+        if topic is None and message.allow_auto_create and broker.config.auto_create_topics:
+            try:
+                topic = await broker.create_topic(name, -1, -1, {}, validate_only=False)
+            except BrokerError as error:
+                if error.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
+                    raise
+        return _entry(topic or broker.topics.named(name), broker.config.broker_id)
+    except BrokerError as error:
+        return TopicEntry(name, b"", int(error.code), error.detail, ())
 
 
 def _entry(topic: Topic, broker_id: int) -> TopicEntry:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from frieda.broker.offsets import Committed
-from frieda.broker.request import HandlerEntry, Request
+from frieda.broker.request import HandlerEntry, Request, check_count
 from frieda.errors import BrokerError, ErrorCode, FriedaError
 from frieda.wire.messages import (
     ApiKey,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 def commit(broker: Broker, request: Request) -> None:
     message: CommitOffsetsRequest = request.message
+    check_count(len(message.commits), "partitions")
     if message.member_id or message.generation != -1:
         raise BrokerError(
             ErrorCode.INVALID_REQUEST,
@@ -60,6 +61,7 @@ def fetch(broker: Broker, request: Request) -> None:
     if message.partitions is None:
         wanted = list(places)
     else:
+        check_count(len(message.partitions), "partitions")
         wanted = [(item.topic, item.partition) for item in message.partitions]
     none = Committed(-1, -1, "")
     request.answer(

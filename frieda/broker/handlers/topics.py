@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
-from frieda.broker.request import HandlerEntry, Request
+from frieda.broker.request import HandlerEntry, Request, check_count
 from frieda.broker.topics import Topic
-from frieda.errors import BrokerError, ErrorCode
+from frieda.errors import BrokerError
 from frieda.wire.messages import (
     AlterTopicsRequest,
     AlterTopicsResponse,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 async def create(broker: Broker, request: Request) -> None:
     message: CreateTopicsRequest = request.message
+    check_count(len(message.topics), "topics")
     outcomes = [
         await _outcome(
             new.name,
@@ -47,12 +48,14 @@ async def create(broker: Broker, request: Request) -> None:
 
 async def delete(broker: Broker, request: Request) -> None:
     message: DeleteTopicsRequest = request.message
+    check_count(len(message.topics), "topics")
     outcomes = [await _outcome(name, broker.delete_topic(name)) for name in message.topics]
     request.answer(DeleteTopicsResponse(tuple(outcomes)))
 
 
 async def alter(broker: Broker, request: Request) -> None:
     message: AlterTopicsRequest = request.message
+    check_count(len(message.topics), "topics")
     outcomes = [
         await _outcome(change.name, broker.alter_topic(change.name, change.configs))
         for change in message.topics
@@ -65,7 +68,9 @@ def describe(broker: Broker, request: Request) -> None:
     if message.topics is None:
         described = [_describe(broker, topic) for topic in broker.topics]
     else:
-        described = [_describe_named(broker, name) for name in message.topics]
+        check_count(len(message.topics), "topics")
+        # Each once: a name that is given ten thousand times must not make ten thousand descriptions.
+        described = [_describe_named(broker, name) for name in dict.fromkeys(message.topics)]
     request.answer(DescribeTopicsResponse(tuple(described)))
 
 
@@ -78,11 +83,10 @@ async def _outcome(name: str, change: Awaitable[Topic | None]) -> TopicOutcome:
 
 
 def _describe_named(broker: Broker, name: str) -> TopicDescription:
-    topic = broker.topics.get(name)
-    if topic is None:
-        code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        return TopicDescription(name, b"", int(code), f"there is no topic {name!r}", {}, ())
-    return _describe(broker, topic)
+    try:
+        return _describe(broker, broker.topics.named(name))
+    except BrokerError as error:
+        return TopicDescription(name, b"", int(error.code), error.detail, {}, ())
 
 
 def _describe(broker: Broker, topic: Topic) -> TopicDescription:
