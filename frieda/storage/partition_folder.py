@@ -54,10 +54,12 @@ def read_topic_id(filesystem: FileSystem, directory: str) -> bytes | None:
 
 def remove_partition(filesystem: FileSystem, directory: str) -> None:
     """Remove the folder and all that is in it. Raises StorageError; the rest goes at the next start."""
-    tombstone = f"{directory}.{uuid.uuid4().hex}{TOMBSTONE_SUFFIX}"
+    parent, name = os.path.split(directory)
+    # Cut, since a name as long as may be leaves no room behind it (255 bytes, NAME_MAX).
+    tombstone = os.path.join(parent, f"{name[:100]}.{uuid.uuid4().hex}{TOMBSTONE_SUFFIX}")
     try:
         filesystem.rename(directory, tombstone)
-        filesystem.sync_directory(os.path.dirname(directory) or ".")
+        filesystem.sync_directory(parent or ".")
     except OSError as error:
         raise storage_error(error, f"cannot delete {directory}") from error
     remove_tombstone(filesystem, tombstone)
