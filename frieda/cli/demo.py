@@ -125,9 +125,9 @@ def _show_latency(records: int) -> dict[str, Result]:
     _line("load", f"{records:,} records of 100 bytes, one at a time, acks=1, flush=never")
     _line("floor", "the same over a bare TCP echo of this Python, which stores nothing")
     runs = {
+        "Frieda, adaptive polling": partial(_produce, load),
         "bare echo, sleeping": partial(run_echo, EchoSettings(load=load, polling="event")),
         "bare echo, polling": partial(run_echo, EchoSettings(load=load, polling="adaptive")),
-        "Frieda, adaptive polling": partial(_produce, load),
     }
     results: dict[str, Result] = {}
     for name, run in runs.items():
