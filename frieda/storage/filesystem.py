@@ -125,6 +125,8 @@ class FileSystem(Protocol):
 def storage_error(error: OSError, what: str) -> StorageError:
     """The typed error for an OSError: DISK_FULL or STORAGE_ERROR. `what` says what was done, and to which file."""
     reason = error.strerror or str(error)
+    if isinstance(error.filename, str) and error.filename not in what:
+        reason = f"{error.filename}: {reason}"
     if error.errno in _DISK_FULL:
         return StorageError(ErrorCode.DISK_FULL, f"{what}: {reason}; free some space and try again")
     return StorageError(ErrorCode.STORAGE_ERROR, f"{what}: {reason}")
