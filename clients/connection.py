@@ -70,6 +70,7 @@ class BrokerConnection:
         "_waiting",
         "abandoned",
         "is_open",
+        "on_complaint",
         "url",
     )
 
@@ -84,7 +85,9 @@ class BrokerConnection:
         self.url = url
         self.is_open = True
         self.abandoned = 0
-        """Requests that timed out or were cancelled and that the broker may still be working on."""
+        """Requests that timed out and that the broker may still be working on."""
+        self.on_complaint: Callable[[], None] | None = None
+        """Called when the broker refused a produce with acks=0, which is all that is known of it."""
         self._transport = transport
         self._protocol = protocol
         self._now_ns = clock.monotonic_ns
@@ -236,6 +239,8 @@ class BrokerConnection:
         self._heard = True
         answer = self._protocol.receive(message)
         if answer is None:
+            if self.on_complaint is not None:
+                self.on_complaint()
             return
         pending = self._pending.pop(answer.correlation_id, None)
         if pending is not None:

@@ -390,6 +390,7 @@ class Network:
             connect_timeout_s=config.connect_timeout_s,
             on_lost=self._connection_lost,
         )
+        connection.on_complaint = self._complained
         self._failures.pop(url, None)
         self._open[url] = connection
         if url in self._bootstrap:
@@ -414,6 +415,11 @@ class Network:
         self.last_error = str(error or f"the broker at {connection.url} ended the connection")
         if self._on_lost is not None:
             self._on_lost(connection)
+
+    def _complained(self) -> None:
+        """A produce that wanted no answer was refused: most likely our metadata is out of date."""
+        if self._refreshing is None:
+            self.refresh_soon()
 
     def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
         self._background.discard(task)

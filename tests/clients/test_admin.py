@@ -56,7 +56,7 @@ async def test_what_the_broker_refuses_names_the_topic(admin: Admin) -> None:
         (admin.describe_topic("x"), ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
     ):
         with pytest.raises(BrokerError, match=r"topic '[ax]'") as caught:
-            await attempt  # type: ignore[misc]
+            await attempt
         assert caught.value.code is code
 
 

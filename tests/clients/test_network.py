@@ -263,9 +263,11 @@ async def test_health_says_who_is_connected_and_what_last_went_wrong(broker: Fak
 def test_bootstrap_addresses_are_a_list_or_a_text_with_commas() -> None:
     assert bootstrap_urls("tcp://a:1, tcp://b:2 ,") == ("tcp://a:1", "tcp://b:2")
     assert bootstrap_urls(["tcp://a:1"]) == ("tcp://a:1",)
-    for wrong in ("", " , ", []):
+    for wrong in ("", " , ", ","):
         with pytest.raises(ConfigError, match="bootstrap is empty"):
             bootstrap_urls(wrong)
+    with pytest.raises(ConfigError, match="bootstrap is empty"):
+        bootstrap_urls([])
     with pytest.raises(ConfigError, match="localhost:9500"):
         bootstrap_urls("localhost:9500")
 

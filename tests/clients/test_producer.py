@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,6 +41,10 @@ def make_producer(**settings: Any) -> Producer:
 
 def values(broker: FakeBroker, partition: int = 0) -> list[bytes | None]:
     return [record.value for record in broker.records("t", partition)]
+
+
+def note(told: list[int], number: int, result: object) -> None:
+    told.append(number)
 
 
 async def turns(count: int = 20) -> None:
@@ -157,6 +162,19 @@ async def test_without_acks_a_send_is_done_when_it_was_handed_over(broker: FakeB
         await eventually(lambda: len(values(broker)) == 1001)
 
 
+async def test_without_acks_a_topic_made_again_is_noticed_by_the_complaints(
+    broker: FakeBroker,
+) -> None:
+    async with make_producer(acks=0) as producer:
+        await producer.send("t", b"old", partition=0)
+        broker.create_topic("t", partitions=3)
+        async with asyncio.timeout(5):
+            while not values(broker):
+                await producer.send("t", b"new", partition=0)
+                await turns(1)
+    assert set(values(broker)) == {b"new"}
+
+
 @pytest.mark.parametrize("compression", ["gzip", "lz4", "snappy", "zstd"])
 async def test_compressed_records_come_back_whole(broker: FakeBroker, compression: Any) -> None:
     async with make_producer(compression=compression, linger_ms=1) as producer:
@@ -223,9 +241,7 @@ async def test_results_come_in_send_order_whatever_the_order_of_the_answers(
         held = broker.hold(ApiKey.PRODUCE)
         told: list[int] = []
         for n in range(4):
-            producer.send_nowait(
-                "t", b"%d" % n, partition=0, on_delivery=lambda _, n=n: told.append(n)
-            )
+            producer.send_nowait("t", b"%d" % n, partition=0, on_delivery=partial(note, told, n))
         await until(held, 4)
         exchanges = list(held)
         partition = broker.topics["t"].partitions[0]
@@ -246,7 +262,7 @@ async def test_the_whole_producers_order_is_kept_on_request(broker: FakeBroker) 
         told: list[int] = []
         for n in range(6):
             producer.send_nowait(
-                "t", b"%d" % n, partition=n % 3, on_delivery=lambda _, n=n: told.append(n)
+                "t", b"%d" % n, partition=n % 3, on_delivery=partial(note, told, n)
             )
         await until(held, 6)
         by_partition: dict[int, list[Exchange]] = {}
@@ -323,8 +339,12 @@ async def test_connections_cut_again_and_again_lose_double_and_reorder_nothing(
         sending = asyncio.create_task(
             producer.send_batch("t", [b"%d" % n for n in range(3000)], partition=0)
         )
+
+        def stored_or_done(count: int) -> bool:
+            return sending.done() or len(values(broker)) >= count
+
         for cut in range(10):
-            await eventually(lambda cut=cut: sending.done() or len(values(broker)) >= cut * 200)
+            await eventually(partial(stored_or_done, cut * 200))
             broker.cut_connections()
         results = await sending
     assert [r.offset for r in results if isinstance(r, RecordMetadata)] == list(range(3000))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,15 @@ async def test_a_broker_killed_again_and_again_keeps_every_acknowledged_record_o
         async with make_producer(broker.url, batch_bytes=2000) as producer:
             stop = asyncio.Event()
 
+            def note(number: int, done: asyncio.Future[RecordMetadata]) -> None:
+                acknowledged.append((number, done.result().offset))
+
             async def load() -> int:
                 number = 0
                 pending: set[asyncio.Future[RecordMetadata]] = set()
                 while not stop.is_set():
                     future = producer.send_nowait("t", b"%d" % number, partition=0)
-                    future.add_done_callback(
-                        lambda done, n=number: acknowledged.append((n, done.result().offset))
-                    )
+                    future.add_done_callback(partial(note, number))
                     future.add_done_callback(pending.discard)
                     pending.add(future)
                     number += 1
