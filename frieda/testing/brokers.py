@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,12 +30,19 @@ async def running_server(
     *,
     filesystem: FileSystem | None = None,
     clock: Clock | None = None,
+    limits: Mapping[str, float] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Server]:
-    """A broker on the running loop, at a free port unless `listen` is given; stopped in order at the end."""
+    """A broker on the running loop, at a free port unless `listen` is given; stopped in order at the end.
+
+    `limits`: fields of TransportLimits that shall differ.
+    """
     values: dict[str, Any] = {"listen": ("tcp://127.0.0.1:0",), "polling": "event"} | settings
     config = BrokerConfig(data=str(data), **values)
     server = make_server(config, filesystem=filesystem, clock=clock)
+    if limits:
+        changed = replace(server.runtime.limits, **limits)
+        server.runtime = replace(server.runtime, limits=changed)
     await server.start()
     try:
         yield server
