@@ -80,10 +80,10 @@ class Broker:
 
         Raises StorageError; the folder is then unlocked again.
         """
-        self._folder = await self.in_thread(
-            lambda: DataFolder.open(self._filesystem, self.config.data, self.config.broker_id)
-        )
         try:
+            self._folder = await self.in_thread(
+                lambda: DataFolder.open(self._filesystem, self.config.data, self.config.broker_id)
+            )
             self._store = await self.in_thread(
                 lambda: EmbeddedStore(self._filesystem, self._open_folder())
             )
@@ -106,16 +106,17 @@ class Broker:
             partition = self.topics.named(OFFSETS_TOPIC).partitions[0]
             self.offsets = await self.in_thread(lambda: GroupOffsets(partition, self.clock))
         except BaseException:
-            self._folder.close(clean=False)
+            self._threads.shutdown()
+            if self._folder is not None:
+                self._folder.close(clean=False)
             raise
         self.hold_task(asyncio.get_running_loop().create_task(self._apply_retention_now_and_then()))
 
     async def close(self) -> None:
         """Flush and close every log, mark the folder as cleanly closed, unlock it."""
         self._stopping = True
-        reason = BrokerError(ErrorCode.BROKER_STOPPING, "the broker is shutting down")
         for partition in self.topics.all_partitions():
-            partition.stop(reason)
+            partition.stop(_stopping())
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -127,7 +128,10 @@ class Broker:
             except BrokerError as error:
                 clean = False
                 logger.error("closing %s: %s", partition, error)
-        self._open_folder().close(clean=clean)
+        try:
+            self._open_folder().close(clean=clean)
+        except BrokerError as error:
+            logger.error("the next start will read the last segments through: %s", error)
         self._threads.shutdown()
 
     def hold_task(self, task: asyncio.Task[Any]) -> None:
@@ -181,10 +185,20 @@ class Broker:
             try:
                 topic = await self._open_topic(record)
             except BaseException:
-                self._store.delete_topic(name)
+                await self._take_back(record)
                 raise
             self.topics.add(topic)
             return topic
+
+    async def _take_back(self, record: TopicRecord) -> None:
+        """Undo what there is of a topic that could not be made whole, so that its name is free again."""
+        try:
+            # The folders first: on a full disk that is what makes room for the rest.
+            await self.in_thread(lambda: self._open_folder().remove_leftovers((record.topic_id,)))
+            self._store.delete_topic(record.name)
+            self._store.forget_deleted((record.topic_id,))
+        except BrokerError as error:
+            logger.error("topic %r was not made, and not all of it is gone: %s", record.name, error)
 
     async def delete_topic(self, name: str) -> None:
         """Forget a topic and delete its log. Raises BrokerError."""
@@ -198,11 +212,15 @@ class Broker:
             for partition in topic.partitions:
                 partition.stop(reason)
                 self._parking.discard(partition)
-            self.offsets.forget_topic(name)
-            for partition in topic.partitions:
-                await self._flusher.forget(partition.log)
-                await self.in_thread(partition.log.delete)
-            self._store.forget_deleted((topic.topic_id,))
+            # From here on the topic is gone for good. What cannot be removed now is removed at the next start.
+            try:
+                self.offsets.forget_topic(name)
+                for partition in topic.partitions:
+                    await self._flusher.forget(partition.log)
+                    await self.in_thread(partition.log.delete)
+                self._store.forget_deleted((topic.topic_id,))
+            except BrokerError as error:
+                logger.error("topic %r was deleted, but not all of it is gone: %s", name, error)
 
     async def alter_topic(self, name: str, configs: dict[str, str]) -> Topic:
         """Change some of a topic's settings; durable when this returns. Raises BrokerError."""
@@ -305,11 +323,16 @@ class Broker:
             asyncio.get_running_loop().call_later(_PARKING_SWEEP_S, self._sweep_parking)
         self._parking.add(partition)
 
+    def refuse_parked(self) -> None:
+        """No request comes any more that a parked batch could wait for."""
+        for partition in tuple(self._parking):
+            partition.refuse_parked(_stopping())
+
     def _sweep_parking(self) -> None:
         now_ns = self.clock.monotonic_ns()
         for partition in tuple(self._parking):
             partition.expire_parked(now_ns)
-            if not partition.parking:
+            if not partition.parking.by_producer:
                 self._parking.discard(partition)
         if self._parking and not self._stopping:
             asyncio.get_running_loop().call_later(_PARKING_SWEEP_S, self._sweep_parking)
@@ -317,7 +340,10 @@ class Broker:
     async def _apply_retention_now_and_then(self) -> None:
         while True:
             await asyncio.sleep(self.config.retention_check_interval_ms / 1000)
-            await self.apply_retention()
+            try:
+                await self.apply_retention()
+            except Exception:
+                logger.exception("retention failed; it is tried again in its time")
 
     async def apply_retention(self) -> int:
         """Delete what every topic's settings say is over; how many segments that were."""
@@ -336,11 +362,11 @@ class Broker:
     # --- health -----------------------------------------------------------------------------------------
 
     def health(self) -> HealthResponse:
-        """How the broker is: ok, degraded when a log takes no writes, or stopping."""
+        """How the broker is: ok, degraded when a log could not be written, or stopping."""
         problems = tuple(
-            f"{partition}: {partition.log.failure}"
+            f"{partition}: {partition.trouble}"
             for partition in self.topics.all_partitions()
-            if partition.log.failure
+            if partition.trouble
         )
         status = "stopping" if self._stopping else "degraded" if problems else "ok"
         facts = self.counters.as_facts()
@@ -359,3 +385,7 @@ class Broker:
             "polling_census": polling.census,
         }
         return HealthResponse(status, problems, self.software, facts, settings)
+
+
+def _stopping() -> BrokerError:
+    return BrokerError(ErrorCode.BROKER_STOPPING, "the broker is shutting down")

@@ -95,7 +95,10 @@ class GroupOffsets:
         self._compact_if_worth_it()
 
     def forget_topic(self, topic: str) -> None:
-        """A topic was deleted: its offsets mean nothing for another of the same name."""
+        """A topic was deleted: its offsets mean nothing for another of the same name.
+
+        Raises BrokerError when that cannot be written down; they are back after a restart then.
+        """
         gone = [
             (group, topic, index, None)
             for group, places in self._groups.items()
@@ -104,9 +107,9 @@ class GroupOffsets:
         ]
         if not gone:
             return
-        self._append(gone, lambda _offset, _error: None)
         for group, _, index, _ in gone:
             del self._groups[group][(topic, index)]
+        self._append(gone, lambda _offset, _error: None)
 
     # --- the log ------------------------------------------------------------------------------------------
 

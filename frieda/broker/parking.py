@@ -23,37 +23,37 @@ class Parked(NamedTuple, Generic[Item]):
 
 
 class ParkingLot(Generic[Item]):
-    """The waiting batches of one partition, at most `limit` for each producer."""
+    """The waiting batches of one partition, at most `limit` for each producer.
 
-    __slots__ = ("_by_producer", "_limit")
+    by_producer: producer id -> base sequence -> batch; to be read only. Empty when nothing waits.
+    """
+
+    __slots__ = ("_limit", "by_producer")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._by_producer: dict[int, dict[int, Parked[Item]]] = {}
+        self.by_producer: dict[int, dict[int, Parked[Item]]] = {}
 
     def __len__(self) -> int:
-        return sum(len(waiting) for waiting in self._by_producer.values())
-
-    def __bool__(self) -> bool:
-        return bool(self._by_producer)
+        return sum(len(waiting) for waiting in self.by_producer.values())
 
     def park(self, parked: Parked[Item]) -> bool:
         """Keep a batch. False when its producer's places are taken or it is parked already."""
-        waiting = self._by_producer.get(parked.producer_id, {})
+        waiting = self.by_producer.get(parked.producer_id, {})
         if len(waiting) >= self._limit or parked.base_sequence in waiting:
             return False
         waiting[parked.base_sequence] = parked
-        self._by_producer[parked.producer_id] = waiting
+        self.by_producer[parked.producer_id] = waiting
         return True
 
     def take(self, producer_id: int, base_sequence: int) -> Parked[Item] | None:
         """The batch of this producer that begins at `base_sequence`, no longer parked."""
-        waiting = self._by_producer.get(producer_id)
+        waiting = self.by_producer.get(producer_id)
         if waiting is None:
             return None
         parked = waiting.pop(base_sequence, None)
         if not waiting:
-            del self._by_producer[producer_id]
+            del self.by_producer[producer_id]
         return parked
 
     def expire(self, now_ns: int) -> list[Parked[Item]]:
@@ -66,9 +66,9 @@ class ParkingLot(Generic[Item]):
     def clear(self) -> list[Parked[Item]]:
         """All of them, no longer parked."""
         everything = list(self._all())
-        self._by_producer.clear()
+        self.by_producer.clear()
         return everything
 
     def _all(self) -> Iterator[Parked[Item]]:
-        for waiting in self._by_producer.values():
+        for waiting in self.by_producer.values():
             yield from waiting.values()

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from frieda.broker.parking import Parked, ParkingLot
-from frieda.errors import BrokerError, ErrorCode, FriedaError
-from frieda.storage.producer_state import VerdictKind
+from frieda.errors import BrokerError, ErrorCode, FriedaError, StorageError
+from frieda.storage.producer_state import ACCEPT, VerdictKind
 from frieda.wire.batch import BatchHeader, check_batch, check_records
 
 if TYPE_CHECKING:
@@ -95,11 +95,17 @@ class Partition:
         self._clock = clock
         self._parking_began = parking_began
         self._stopped: BrokerError | None = None
+        self._write_error = ""
 
     @property
     def high_watermark(self) -> int:
         """The end of what readers see."""
         return self.log.high_watermark
+
+    @property
+    def trouble(self) -> str:
+        """Why its log could not be written, the last time or for good; empty when all is well."""
+        return self.log.failure or self._write_error or self.log.maintenance_error
 
     @property
     def stopped(self) -> bool:
@@ -131,7 +137,7 @@ class Partition:
         if settings.deep_validation:
             check_records(batch, header, settings.max_message_bytes * 4)
         promised = self._admit(batch, lease, header, acks, done)
-        if self.parking:
+        if self.parking.by_producer:
             self._unpark(header)
         return promised
 
@@ -146,7 +152,7 @@ class Partition:
         """Append a batch that is sound, unless its producer's order forbids it or it is here already."""
         if header.producer_id >= 0:
             verdict = self.log.producers.check(header)
-            if verdict.kind is not VerdictKind.ACCEPT:
+            if verdict is not ACCEPT:
                 if verdict.kind is VerdictKind.DUPLICATE:
                     return self._promise(verdict.base_offset, header, acks, done)
                 if verdict.kind is VerdictKind.EARLY and self._park(
@@ -154,13 +160,21 @@ class Partition:
                 ):
                     return None
                 raise BrokerError(verdict.error, f"{verdict.detail} ({self})")
-        base_offset = self.log.append(batch, header, self.leader_epoch)
+        try:
+            base_offset = self.log.append(batch, header, self.leader_epoch)
+        except StorageError as error:
+            self._write_error = error.detail
+            raise
+        if self._write_error:
+            self._write_error = ""
         return self._promise(base_offset, header, acks, done)
 
     def _promise(self, base_offset: int, header: BatchHeader, acks: int, done: Done) -> int | None:
         """The base offset when the batch is as safe as it has to be, else None and `done` later."""
+        log = self.log
         end_offset = base_offset + header.last_offset_delta + 1
-        if self.settings.flush == "batch" and self.log.synced_offset < end_offset:
+        flush = self.settings.flush
+        if flush == "batch" and log.synced_offset < end_offset:
 
             def synced(error: BaseException | None) -> None:
                 if error is not None:
@@ -173,9 +187,10 @@ class Partition:
 
             self._flusher.request(self.log, end_offset, synced)
             return None
-        self.log.high_watermark = max(self.log.high_watermark, end_offset)
-        if self.settings.flush == "interval":
-            self._flusher.sync_soon(self.log)
+        if end_offset > log.high_watermark:
+            log.high_watermark = end_offset
+        if flush == "interval":
+            self._flusher.sync_soon(log)
         return base_offset
 
     # --- batches that are early -------------------------------------------------------------------------
@@ -240,6 +255,11 @@ class Partition:
                 ),
             )
 
+    def refuse_parked(self, reason: BrokerError) -> None:
+        """Tell every parked batch that it waits in vain."""
+        for parked in self.parking.clear():
+            self._refuse_parked(parked, reason)
+
     def _refuse_parked(self, parked: Parked[EarlyBatch], error: BrokerError) -> None:
         parked.item.lease.release()
         parked.item.done(-1, error)
@@ -267,8 +287,7 @@ class Partition:
     def stop(self, reason: BrokerError) -> None:
         """Take nothing more: what is parked or waits is told `reason`. The log stays open."""
         self._stopped = reason
-        for parked in self.parking.clear():
-            self._refuse_parked(parked, reason)
+        self.refuse_parked(reason)
         self.wake()
 
 

@@ -79,8 +79,14 @@ class Request:
         self, response: tuple[Any, ...], body: memoryview | None = None, lease: Lease | None = None
     ) -> None:
         """Done. `lease`, which holds `body`, is released when the transport let go of it."""
+        try:
+            head = encode_answer(self.correlation_id, response)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
         self._answered = True
-        self.session.finished(self, encode_answer(self.correlation_id, response), body, lease)
+        self.session.finished(self, head, body, lease)
 
     def refuse(self, code: ErrorCode, detail: str) -> None:
         """Failed, with an error for the client."""

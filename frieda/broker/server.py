@@ -53,6 +53,7 @@ class Server:
         self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._collector = QuietGarbageCollector()
+        self._stopping: asyncio.Future[None] | None = None
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -84,18 +85,31 @@ class Server:
             self._collector.start()
 
     async def stop(self) -> None:
-        """Stop accepting, finish what is under way within shutdown_timeout_s, flush, close."""
+        """Stop accepting, finish what is under way within shutdown_timeout_s, flush, close.
+
+        Any number of times, also at once. A cancelled caller does not stop the stopping.
+        """
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
         self._collector.stop()
         for listener in self._listeners:
             await listener.close()
-        timeout_s = self.config.shutdown_timeout_s
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.config.shutdown_timeout_s
         sessions = tuple(self._sessions)
         if sessions:
+            for session in sessions:
+                session.stop_receiving()
+            self.broker.refuse_parked()
             drains = [asyncio.ensure_future(session.drain()) for session in sessions]
-            _, late = await asyncio.wait(drains, timeout=timeout_s)
+            _, late = await asyncio.wait(drains, timeout=deadline - loop.time())
             for drain in late:
                 drain.cancel()
             await asyncio.gather(*drains, return_exceptions=True)
+            timeout_s = max(0.0, deadline - loop.time())
             await asyncio.gather(*(session.connection.close(timeout_s) for session in sessions))
         await self.broker.close()
         self._close_runtime()

@@ -182,11 +182,14 @@ class Session:
         for interrupt in tuple(self.interrupts):
             interrupt()
 
-    async def drain(self) -> None:
-        """Read no more and wait until every request under way is answered."""
+    def stop_receiving(self) -> None:
+        """Take up no further request."""
         self._receiving_paused = True
         self.connection.pause_receiving()
         self._max_in_flight = 0
+
+    async def drain(self) -> None:
+        """After `stop_receiving`: wait until every request under way is answered."""
         self._idle = asyncio.Event()
         self.interrupt()
         if self.in_flight and self.alive:

@@ -95,10 +95,15 @@ class EmbeddedStore:
             self._change(self._topics, remaining)
 
     def next_producer_id(self) -> int:
-        """A producer id that no one has had, also after a crash."""
+        """A producer id that no one has had, also after a crash. Raises StorageError."""
         if self._next_producer_id >= self._block_end:
+            before = self._block_end
             self._block_end = self._next_producer_id + PRODUCER_ID_BLOCK
-            self._save()
+            try:
+                self._save()
+            except StorageError:
+                self._block_end = before
+                raise
         producer_id = self._next_producer_id
         self._next_producer_id += 1
         return producer_id

@@ -36,17 +36,16 @@ def handle(broker: Broker, request: Request) -> None:
     except BrokerError:
         counters.refused_produces += 1
         raise
+    if base_offset is not None:
+        if acks:
+            request.answer((base_offset, partition.log.log_start_offset))
+        else:
+            request.finish_silently()
+        # The readers are woken after the producer has its answer: a fetch costs more than an answer.
+        if partition.watchers:
+            partition.wake()
     counters.produced_batches += 1
     counters.produced_bytes += len(body)
-    if base_offset is None:
-        return
-    if acks:
-        request.answer((base_offset, partition.log.log_start_offset))
-    else:
-        request.finish_silently()
-    # The readers are woken after the producer has its answer: a fetch costs more than an answer.
-    if partition.watchers:
-        partition.wake()
 
 
 def _answer(
