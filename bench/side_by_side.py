@@ -288,7 +288,7 @@ class Plan:
         One batch is in flight at a time, so each pays for being woken: no request costs more than this.
         """
         load = Load(
-            records=max(self._records // 5, 1_000),
+            records=max(self._records // 5, 5_000),
             record_size_bytes=BATCH_BYTES - _BATCH_HEADER_BYTES,
             warm_up_records=500,
         )
