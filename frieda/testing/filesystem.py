@@ -342,11 +342,13 @@ class MemoryFileSystem:
     def lock(self, path: str, content: bytes) -> MemoryLock:
         if path in self.locks:
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
-        self.locks.add(path)
         file = self.open(path, create=True)
-        file.truncate(0)
-        file.pwrite(content, 0)
-        file.release()
+        try:
+            file.truncate(0)
+            file.pwrite(content, 0)
+        finally:
+            file.release()
+        self.locks.add(path)
         return MemoryLock(self, path)
 
     def is_locked(self, path: str) -> bool:
