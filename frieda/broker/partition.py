@@ -187,8 +187,7 @@ class Partition:
 
             self._flusher.request(self.log, end_offset, synced)
             return None
-        if end_offset > log.high_watermark:
-            log.high_watermark = end_offset
+        log.high_watermark = max(log.high_watermark, end_offset)
         if flush == "interval":
             self._flusher.sync_soon(log)
         return base_offset

@@ -28,7 +28,7 @@ from struct import error as StructError
 from typing import Final, NamedTuple
 
 from frieda.errors import ErrorCode
-from frieda.wire.batch import BatchHeader
+from frieda.wire.batch import BatchHeader, header_fields
 
 REMEMBERED_BATCHES: Final = 64
 """Batches remembered for each producer: as many as a client may have in flight."""
@@ -66,6 +66,12 @@ class Verdict(NamedTuple):
 
 
 ACCEPT: Final = Verdict(VerdictKind.ACCEPT)
+
+
+_check_fields = header_fields("producer_id", "producer_epoch", "base_sequence")
+_update_fields = header_fields(
+    "last_offset_delta", "max_timestamp_ms", "producer_id", "producer_epoch", "base_sequence"
+)
 
 
 class SnapshotDamagedError(ValueError):
@@ -132,10 +138,9 @@ class ProducerState:
 
     def check(self, header: BatchHeader) -> Verdict:
         """May this batch be appended now? Changes nothing."""
-        producer_id = header.producer_id
+        producer_id, epoch, first = _check_fields(header)
         if producer_id < 0:
             return ACCEPT
-        epoch, first = header.producer_epoch, header.base_sequence
         if first < 0 or epoch < 0:
             return Verdict(
                 VerdictKind.REJECT,
@@ -203,19 +208,18 @@ class ProducerState:
 
     def update(self, header: BatchHeader, base_offset: int) -> None:
         """Note a batch that was appended (it was accepted, or it comes from a log that is read again)."""
-        producer_id = header.producer_id
-        if producer_id < 0 or header.base_sequence < 0:
+        last_offset_delta, newest_ms, producer_id, epoch, first = _update_fields(header)
+        if producer_id < 0 or first < 0:
             return
-        first = header.base_sequence
-        last = (first + header.last_offset_delta) & (_SEQUENCES - 1)
+        last = (first + last_offset_delta) & (_SEQUENCES - 1)
         known = self._producers.get(producer_id)
-        if known is None or known.epoch != header.producer_epoch:
+        if known is None or known.epoch != epoch:
             if known is None and len(self._producers) >= self.max_producers:
                 self._forget_one()
-            known = self._producers[producer_id] = _Producer(header.producer_epoch, last, 0)
+            known = self._producers[producer_id] = _Producer(epoch, last, 0)
         known.last_sequence = last
         known.active_ms = self.now_ms
-        known.remember(first, last, base_offset, header.max_timestamp_ms)
+        known.remember(first, last, base_offset, newest_ms)
 
     def _forget_one(self) -> None:
         # The oldest of the first few: a full search would cost as much as there are producers.

@@ -44,7 +44,7 @@ class ParkingModel(RuleBasedStateMachine):
     @invariant()
     def the_size_is_known(self) -> None:
         assert len(self.lot) == len(self.model)
-        assert bool(self.lot) == bool(self.model)
+        assert bool(self.lot.by_producer) == bool(self.model)
 
 
 TestParking = ParkingModel.TestCase
