@@ -16,7 +16,7 @@ from frieda.broker.counters import Counters
 from frieda.broker.offsets import OFFSETS_TOPIC, GroupOffsets
 from frieda.broker.partition import Partition, PartitionSettings
 from frieda.broker.topics import Topic, Topics
-from frieda.cluster.embedded import EmbeddedStore, TopicRecord
+from frieda.cluster.embedded import MAX_PARTITIONS, EmbeddedStore, TopicRecord
 from frieda.config import BrokerConfig, TopicConfig
 from frieda.errors import BrokerError, ConfigError, ErrorCode
 from frieda.model import illegal_topic_name
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-MAX_PARTITIONS = 10_000
 _MAX_CONFIG_LENGTH = 200
 _PARKING_SWEEP_S = 0.05
 _THREADS = 4

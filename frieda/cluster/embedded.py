@@ -22,6 +22,8 @@ FILE_NAME: Final = "metadata.json"
 FORMAT_VERSION: Final = 1
 PRODUCER_ID_BLOCK: Final = 1000
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+MAX_PARTITIONS: Final = 10_000
+"""Of one topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +151,22 @@ class EmbeddedStore:
             self._next_producer_id = self._block_end = int(document["producer_ids_from"])
             self._deleted = frozenset(bytes.fromhex(text) for text in document["deleted_topics"])
             for name, entry in document["topics"].items():
-                self._topics[name] = TopicRecord(
-                    name,
-                    bytes.fromhex(entry["id"]),
-                    int(entry["partitions"]),
-                    dict(entry["configs"]),
-                )
+                self._topics[name] = _topic_record(name, entry)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 ErrorCode.STORAGE_ERROR,
                 f"{self._path} is damaged ({error}); restore it from a copy",
             ) from None
+
+
+def _topic_record(name: str, entry: dict[str, Any]) -> TopicRecord:
+    """A topic as it stands in the file. Raises ValueError, KeyError or TypeError for what it cannot be."""
+    topic_id, partitions = bytes.fromhex(entry["id"]), int(entry["partitions"])
+    if len(topic_id) != 16 or not 1 <= partitions <= MAX_PARTITIONS:
+        raise ValueError(
+            f"topic {name!r} has {partitions} partitions and an id of {len(topic_id)} bytes"
+        )
+    configs: dict[str, str] = dict(entry["configs"])
+    if not all(isinstance(text, str) for pair in configs.items() for text in pair):
+        raise ValueError(f"a setting of topic {name!r} is no text")
+    return TopicRecord(name, topic_id, partitions, configs)
