@@ -70,6 +70,8 @@ class Broker:
         self._changes = asyncio.Lock()
         self._parking: set[Partition] = set()
         self._started_ns = clock.monotonic_ns()
+        self._opening_ms = 0
+        self._scanned_segments = 0
         self._stopping = False
 
     # --- life -------------------------------------------------------------------------------------------
@@ -79,6 +81,7 @@ class Broker:
 
         Raises StorageError; the folder is then unlocked again.
         """
+        began_ns = self.clock.monotonic_ns()
         try:
             self._folder = await self.in_thread(
                 lambda: DataFolder.open(self._filesystem, self.config.data, self.config.broker_id)
@@ -109,6 +112,13 @@ class Broker:
             if self._folder is not None:
                 self._folder.close(clean=False)
             raise
+        # Now, since a log that is made later is "scanned" too, empty.
+        self._scanned_segments = sum(
+            partition.log.scanned_segments
+            for partition in self.topics.all_partitions()
+            if not partition.internal
+        )
+        self._opening_ms = (self.clock.monotonic_ns() - began_ns) // 1_000_000
         self.hold_task(asyncio.get_running_loop().create_task(self._apply_retention_now_and_then()))
 
     async def close(self) -> None:
@@ -370,6 +380,8 @@ class Broker:
         status = "stopping" if self._stopping else "degraded" if problems else "ok"
         facts = self.counters.as_facts()
         facts["uptime_s"] = (self.clock.monotonic_ns() - self._started_ns) // 1_000_000_000
+        facts["opening_ms"] = self._opening_ms
+        facts["scanned_segments"] = self._scanned_segments
         facts["topics"] = len(self.topics)
         facts["partitions"] = sum(len(topic.partitions) for topic in self.topics)
         facts["buffers_in_use"] = self.pool.in_use

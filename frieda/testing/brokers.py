@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 from frieda.broker.server import Server
 from frieda.cli.assembly import make_server
@@ -21,7 +22,9 @@ from frieda.clock import Clock
 from frieda.config import BrokerConfig
 from frieda.storage.filesystem import FileSystem
 
-_READY = re.compile(r"is ready at (\S+?)(?:,| \()")
+START_TIMEOUT_S: Final = 30.0
+_END_TIMEOUT_S: Final = 10.0
+_READY = re.compile(rb"is ready at (\S+?)(?:,| \()")
 
 
 @contextlib.asynccontextmanager
@@ -30,7 +33,7 @@ async def running_server(
     *,
     filesystem: FileSystem | None = None,
     clock: Clock | None = None,
-    limits: Mapping[str, float] | None = None,
+    limits: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Server]:
     """A broker on the running loop, at a free port unless `listen` is given; stopped in order at the end.
@@ -57,7 +60,7 @@ class BrokerProcess:
         self.data = str(data)
         self._flags = flags
         self._listen = listen
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[str] | None = None
         self.url = ""
 
@@ -77,8 +80,12 @@ class BrokerProcess:
         """It does not run: never started, stopped, killed from outside, or ended by itself."""
         return self._process is None or self._process.poll() is not None
 
-    def start(self) -> None:
-        """Start it and wait until it is ready. The second start listens at the address of the first."""
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Start it and wait until it is ready. The second start listens at the address of the first.
+
+        Raises RuntimeError, with what the broker wrote to standard error, when it ends or is not ready within
+        `timeout_s`; it is killed then.
+        """
         command = [sys.executable, "-m", "frieda", "broker", "--data", self.data]
         command += ["--listen", self.url or self._listen, "--log-level", "warning", *self._flags]
         environment = {
@@ -87,15 +94,20 @@ class BrokerProcess:
         # A file, not a pipe: nobody reads it while the broker runs, and a full pipe would stop the broker.
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in _ended)
         self._process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
+            command, stdout=subprocess.PIPE, stderr=self._errors, env=environment
         )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
+        try:
+            line, in_time = self._first_line(timeout_s)
+        except BaseException:
+            self.kill()
+            raise
         ready = _READY.search(line)
         if ready is None:
-            self._process.communicate(timeout=10)
-            raise RuntimeError(f"the broker did not start: {line}{self._ended()}")
-        self.url = ready.group(1)
+            # Without output it is about to end; late, it is not.
+            errors = self._given_up(_END_TIMEOUT_S if in_time else 0.0)
+            problem = "did not start" if in_time else f"was not ready within {timeout_s:g} s"
+            raise RuntimeError(f"the broker {problem}: {line.decode()}{errors}")
+        self.url = ready.group(1).decode()
 
     def kill(self) -> None:
         """SIGKILL, as a crash. Nothing happens when it is not running."""
@@ -134,6 +146,36 @@ class BrokerProcess:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def _first_line(self, timeout_s: float) -> tuple[bytes, bool]:
+        """The first line of standard output, and whether it, or the end of the output, came in time."""
+        output = self._running().stdout
+        assert output is not None
+        waiting = select.poll()
+        waiting.register(output, select.POLLIN)
+        line = b""
+        deadline_s = time.monotonic() + timeout_s
+        while b"\n" not in line:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                return line, False
+            if waiting.poll(left_s * 1000):
+                # One system call each time: a buffered read would wait for the rest of the line.
+                some = os.read(output.fileno(), 4096)
+                if not some:
+                    break
+                line += some
+        return line, True
+
+    def _given_up(self, grace_s: float) -> str:
+        """End a process that is of no use, by force after `grace_s`; what it wrote to standard error."""
+        process = self._running()
+        try:
+            process.communicate(timeout=grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        return self._ended()
+
     def _ended(self) -> str:
         """What the process that has ended wrote to standard error."""
         self._process = None
@@ -144,7 +186,7 @@ class BrokerProcess:
             errors.seek(0)
             return errors.read()
 
-    def _running(self) -> subprocess.Popen[str]:
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise RuntimeError("the broker process is not running")
         return self._process
