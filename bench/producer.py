@@ -26,7 +26,15 @@ from frieda.bench.report import Progress, Result
 from frieda.bench.worker import Channel
 from frieda.clients.admin import Admin
 from frieda.clients.producer import Producer
-from frieda.errors import BrokerError, BufferFullError, ConfigError, ErrorCode, FriedaError
+from frieda.errors import (
+    BrokerError,
+    BufferFullError,
+    ConfigError,
+    DeliveryTimeoutError,
+    ErrorCode,
+    FriedaError,
+    TransportError,
+)
 
 ACKS: Final = {"0": 0, "1": 1, "all": -1, "-1": -1}
 CALLS: Final = ("bulk", "send_nowait")
@@ -50,6 +58,8 @@ class ProducerSettings:
     polling: str = "adaptive"
     call: str = "bulk"
     """With more than one record in flight and no rate: "bulk" (submit_values) or "send_nowait"."""
+    delivery_timeout_s: float = 10.0
+    """A record that is not acknowledged for so long ends the run: there is nothing to measure, then."""
 
     def __post_init__(self) -> None:
         if self.call not in CALLS:
@@ -61,7 +71,7 @@ def run_producer(
 ) -> Result:
     """Run the load in worker processes. The topic must be there.
 
-    Raises FriedaError when a process fails or the broker cannot be reached.
+    Raises FriedaError when a process fails or the broker cannot be reached, also in the middle of the load.
     """
     outcome, broker = asyncio.run(_measure(settings, on_progress))
     load = settings.load
@@ -130,6 +140,7 @@ async def _measure(
         "compression": settings.compression,
         "polling": settings.polling,
         "call": settings.call,
+        "delivery_timeout_s": settings.delivery_timeout_s,
     }
     async with Fleet() as fleet:
         outcome = await run_load(
@@ -169,10 +180,15 @@ class LoadedProducer:
         self._sent = 0
         self._answered = 0
         self._news: asyncio.Future[None] | None = None
+        self._stretches: deque[tuple[int, bool, list[asyncio.Future[Any]]]] = deque()
+        self._lost: FriedaError | None = None
         self._pump: Callable[[], None] = lambda: None
 
     async def run(self, start_ns: int) -> None:
-        """Send everything and wait for every answer. Failed records are counted."""
+        """Send everything and wait for every answer. Records that the broker refuses are counted.
+
+        Raises DeliveryTimeoutError or TransportError when the broker is lost: the rest would only wait, too.
+        """
         if self._share.rate is not None:
             await self._open_loop(start_ns)
         elif self._in_flight == 1:
@@ -181,6 +197,7 @@ class LoadedProducer:
             await self._without_waiting()
         else:
             await self._in_bulk()
+        self._go_on()
         self._meter.measured_until(time.monotonic_ns())
 
     async def _one_at_a_time(self) -> None:
@@ -192,14 +209,16 @@ class LoadedProducer:
             sent_ns = time.monotonic_ns()
             try:
                 await send(topic, value)
-            except FriedaError:
-                meter.errors += 1
+            except FriedaError as error:
+                self._failed(1, error)
+                self._go_on()
                 continue
             if number >= self._warm_up:
                 meter.record(time.monotonic_ns() - sent_ns)
 
     async def _in_bulk(self) -> None:
         while self._answered < self._total:
+            self._go_on()
             edge = self._warm_up if self._sent < self._warm_up else self._total
             room = min(self._in_flight - (self._sent - self._answered), edge - self._sent)
             if room <= 0:
@@ -219,7 +238,7 @@ class LoadedProducer:
     ) -> None:
         self._answered += count
         if error is not None:
-            self._meter.errors += count
+            self._failed(count, error)
         elif measured:
             self._meter.record(time.monotonic_ns() - sent_ns, count)
         self._tell()
@@ -229,12 +248,12 @@ class LoadedProducer:
         send, topic, total = self._producer.send_nowait, self._topic, self._total
         stretch = max(1, self._in_flight // _STRETCHES)
         values = (self._values * (stretch // _VALUES + 1))[:stretch]
-        under_way: deque[tuple[int, bool, list[asyncio.Future[Any]]]] = deque()
+        under_way = self._stretches
         while self._sent < total or under_way:
             edge = self._warm_up if self._sent < self._warm_up else total
             room = min(stretch, self._in_flight - (self._sent - self._answered), edge - self._sent)
             if room <= 0:
-                await self._stretch_done(*under_way.popleft())
+                await self._stretch_done()
                 continue
             if self._sent == self._warm_up:
                 self._meter.measuring_since(time.monotonic_ns())
@@ -249,21 +268,32 @@ class LoadedProducer:
                     raise
             self._sent += len(futures)
             if len(futures) < room:
-                await self._stretch_done(*under_way.popleft())
+                await self._stretch_done()
 
-    async def _stretch_done(
-        self, sent_ns: int, measured: bool, futures: list[asyncio.Future[Any]]
-    ) -> None:
+    async def _stretch_done(self) -> None:
+        """Wait for the results of the first stretch."""
+        sent_ns, measured, futures = self._stretches[0]
         failed = 0
         for future in futures:
             try:
                 await future
-            except FriedaError:
+            except FriedaError as error:
                 failed += 1
+                self._failed(1, error)
+                if self._lost is not None:
+                    self._forget_stretches()
+                    raise
+        del self._stretches[0]
         self._answered += len(futures)
-        self._meter.errors += failed
         if measured and len(futures) > failed:
             self._meter.record(time.monotonic_ns() - sent_ns, len(futures) - failed)
+
+    def _forget_stretches(self) -> None:
+        """The load is given up: what the others fail with is no news."""
+        for _, _, futures in self._stretches:
+            for future in futures:
+                if not future.cancel() and not future.cancelled():
+                    future.exception()
 
     async def _open_loop(self, start_ns: int) -> None:
         times_ns = (start_ns + time_ns for time_ns in self._share.intended_times_ns())
@@ -272,6 +302,7 @@ class LoadedProducer:
         try:
             pacer.pump()
             while self._answered < self._total:
+                self._go_on()
                 self._news = asyncio.get_running_loop().create_future()
                 await self._news
         finally:
@@ -299,15 +330,26 @@ class LoadedProducer:
         self, intended_ns: int, sent_ns: int, measured: bool, future: asyncio.Future[Any]
     ) -> None:
         self._answered += 1
-        if future.exception() is not None:
-            self._meter.errors += 1
+        error = future.exception()
+        if error is not None:
+            self._failed(1, error)
         elif measured:
             now_ns = time.monotonic_ns()
             self._meter.record(now_ns - intended_ns)
             self._meter.record_service_time(now_ns - sent_ns)
         self._pump()
-        if self._answered == self._total:
+        if self._answered == self._total or self._lost is not None:
             self._tell()
+
+    def _failed(self, count: int, error: BaseException) -> None:
+        self._meter.errors += count
+        if isinstance(error, DeliveryTimeoutError | TransportError):
+            self._lost = error
+
+    def _go_on(self) -> None:
+        """Raise what says that the broker is lost, if it is."""
+        if self._lost is not None:
+            raise self._lost
 
     def _tell(self) -> None:
         if self._news is not None and not self._news.done():
@@ -329,6 +371,7 @@ async def send(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 batch_bytes=task["batch_bytes"],
                 compression=task["compression"],
                 polling=task["polling"],
+                delivery_timeout_s=task["delivery_timeout_s"],
             )
             await producer.start()
             producers.append(producer)

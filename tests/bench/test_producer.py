@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import gc
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from frieda.bench.load import Load
-from frieda.bench.producer import ProducerSettings, ensure_topic, run_producer
+from frieda.bench.load import Load, shares
+from frieda.bench.meter import Meter
+from frieda.bench.producer import LoadedProducer, ProducerSettings, ensure_topic, run_producer
+from frieda.bench.worker import Channel
 from frieda.clients.admin import Admin
-from frieda.errors import BrokerError, ConfigError
-from frieda.testing.brokers import BrokerProcess
+from frieda.clients.producer import Producer
+from frieda.errors import BrokerError, ConfigError, DeliveryTimeoutError, FriedaError
+from frieda.testing.brokers import BrokerProcess, running_server
+from frieda.testing.conversation import health_of
+from frieda.testing.raw_client import raw_client
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +94,65 @@ def test_a_topic_that_is_missing_is_named(broker: BrokerProcess) -> None:
 def test_a_call_that_is_unknown_is_refused() -> None:
     with pytest.raises(ConfigError, match="call = 'fast': must be one of bulk, send_nowait"):
         ProducerSettings(load=Load(records=1), topic="t", call="fast")
+
+
+class QuietChannel(Channel):
+    """Nobody listens to the progress of this load."""
+
+    def __init__(self) -> None:
+        super().__init__(asyncio.StreamReader())
+
+    def progress(self, facts: Mapping[str, Any]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("in_flight", "rate", "call"),
+    [(1, None, "send"), (500, None, "bulk"), (500, None, "send_nowait"), (500, 1e5, "send_nowait")],
+)
+async def test_a_load_is_given_up_with_one_error_when_the_broker_is_lost(
+    tmp_path: Path, in_flight: int, rate: float | None, call: str
+) -> None:
+    load = Load(records=10**9, in_flight=in_flight, rate=rate)
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, about: complaints.append(about))
+    async with running_server(tmp_path) as server:
+        url = server.urls[0]
+        async with Admin(url, polling="event") as admin:
+            await admin.create_topic("t", partitions=2)
+        producer = Producer(url, acks=1, polling="event", delivery_timeout_s=0.5)
+        await producer.start()
+        await producer.partitions_for("t")
+        ((share,),) = shares(load)
+        meter = Meter(QuietChannel(), load)
+        meter.begin(time.monotonic_ns())
+        loaded = LoadedProducer(producer, "t", load, share, meter, call)
+        running = asyncio.ensure_future(loaded.run(time.monotonic_ns()))
+        async with raw_client(url) as client:
+            while not (await health_of(client)).facts["produced_batches"]:
+                pass
+        assert not running.done()
+    with pytest.raises(DeliveryTimeoutError, match="not acknowledged within"):
+        await asyncio.wait_for(running, 30)
+    meter.close()
+    await producer.close(0.0)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+def test_a_benchmark_does_not_wait_for_a_broker_that_was_killed(tmp_path: Path) -> None:
+    with BrokerProcess(tmp_path, "--polling", "event") as broker, ThreadPoolExecutor(1) as thread:
+        asyncio.run(ensure_topic(broker.url, "t", 1))
+        settings = ProducerSettings(
+            load=Load(records=10**9),
+            topic="t",
+            bootstrap=broker.url,
+            polling="event",
+            delivery_timeout_s=0.5,
+        )
+        running = thread.submit(run_producer, settings)
+        while not asyncio.run(stored(broker.url, "t")):
+            assert not running.done()
+        broker.kill()
+        with pytest.raises(FriedaError, match=r"process failed: .*not acknowledged within"):
+            running.result(60)
