@@ -89,8 +89,11 @@ async def test_a_file_that_lost_its_end_after_a_clean_stop_is_noticed(tmp_path: 
         assert await fetch_values(client, topic_id) == [b"one", b"again"]
 
 
-@pytest.mark.parametrize("byte", [0, 4, 8, 16, 20, 25, 57, 70, -1])
-@pytest.mark.parametrize("segment_bytes", [1024, 1 << 20])
+@pytest.mark.parametrize(
+    ("byte", "segment_bytes"),
+    [*((byte, 1 << 20) for byte in (0, 4, 8, 16, 20, 25, 57, 70, -1)), (16, 1024), (-1, 1024)],
+    ids=lambda number: f"{number}",
+)
 async def test_a_flipped_bit_hides_its_batch_and_no_other(
     tmp_path: Path, byte: int, segment_bytes: int
 ) -> None:

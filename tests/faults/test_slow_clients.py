@@ -155,6 +155,22 @@ async def test_no_more_requests_of_a_connection_are_under_way_than_allowed_and_a
                 assert b"news" in bytes((await eager.answer_to(poll)).body)
 
 
+async def test_answers_that_wait_for_their_turn_give_their_buffers_back_when_the_client_leaves(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_server(tmp_path, reorder_responses=True) as server,
+        unharmed(server),
+        raw_client(server.urls[0]) as client,
+    ):
+        topic_id = await create_topic(client, partitions=2)
+        await produce(client, topic_id, b"x")
+        client.send(fetch_of(topic_id, partition=1, wait_ms=60_000))
+        for _ in range(3):
+            client.send(fetch_of(topic_id))
+        await eventually(lambda: server.runtime.pool.in_use == 3, "three answers wait")
+
+
 async def test_connections_beyond_the_limit_are_refused_and_those_that_exist_live_on(
     tmp_path: Path,
 ) -> None:

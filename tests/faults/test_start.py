@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,7 +16,9 @@ import pytest
 
 from frieda import sync
 from frieda.cli.exit_codes import ExitCode
-from frieda.testing.brokers import BrokerProcess
+from frieda.testing.brokers import BrokerProcess, running_server
+from frieda.testing.conversation import create_topic, fetch_values, produce, topic_id_of
+from frieda.testing.raw_client import raw_client
 
 # Root may do everything to every file. Without these two capabilities (linux/capability.h: CAP_DAC_OVERRIDE,
 # CAP_DAC_READ_SEARCH) even root is an owner like any other; PR_CAPBSET_DROP is 24.
@@ -63,24 +67,33 @@ def sentence_of(done: subprocess.CompletedProcess[str], code: ExitCode) -> str:
     return done.stderr
 
 
-@pytest.fixture
-def used(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def closed_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that a broker has used and closed."""
+    data = tmp_path_factory.mktemp("used") / "data"
+
+    async def use() -> None:
+        async with running_server(data) as server, raw_client(server.urls[0]) as client:
+            await produce(client, await create_topic(client), b"stored")
+
+    asyncio.run(use())
+    return data
+
+
+@pytest.fixture
+def used(tmp_path: Path, closed_folder: Path) -> Iterator[Path]:
+    """The same, for a test of its own; after which a broker must find in it what it held."""
     data = tmp_path / "data"
-    with BrokerProcess(data) as broker:
-        with sync.Admin(broker.url) as admin:
-            admin.create_topic("events")
-        with sync.Producer(broker.url) as producer:
-            producer.send("events", b"stored")
-        assert broker.stop() == (0, "")
+    shutil.copytree(closed_folder, data)
     yield data
     for path in [data, *data.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-    with (
-        BrokerProcess(data) as broker,
-        sync.Consumer(broker.url, "events", start="earliest") as consumer,
-    ):
-        assert consumer.getone().value == b"stored", "what could not be opened was harmed"
+
+    async def read() -> list[bytes | None]:
+        async with running_server(data) as server, raw_client(server.urls[0]) as client:
+            return await fetch_values(client, await topic_id_of(client, "events"))
+
+    assert asyncio.run(read()) == [b"stored"], "what could not be opened was harmed"
 
 
 def test_a_second_broker_on_the_same_folder_names_the_first_and_the_folder(tmp_path: Path) -> None:
