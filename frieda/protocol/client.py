@@ -56,6 +56,10 @@ class Answer(NamedTuple):
     error: BrokerError | None
 
 
+# By a plain name: an enum's member takes 0.1 us to find.
+_OPEN: Final = ClientState.OPEN
+
+
 class ClientProtocol:
     """One connection's correlation ids, credit and versions."""
 
@@ -89,7 +93,7 @@ class ClientProtocol:
     def request(self, request: Any) -> Outgoing:
         """Any other request. Raises LocalProtocolError before Hello, after the end or without credit,
         BrokerError(UNSUPPORTED_VERSION) for an API that this broker does not have."""
-        if self.state is not ClientState.OPEN:
+        if self.state is not _OPEN:
             raise LocalProtocolError(f"no request can be sent while {self.state.name.lower()}")
         if len(self._in_flight) >= self._max_in_flight:
             raise LocalProtocolError(f"{self._max_in_flight} requests are in flight already")
