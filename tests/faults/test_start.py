@@ -16,6 +16,7 @@ import pytest
 
 from frieda import sync
 from frieda.cli.exit_codes import ExitCode
+from frieda.errors import StorageError
 from frieda.testing.brokers import BrokerProcess, running_server
 from frieda.testing.conversation import create_topic, fetch_values, produce, topic_id_of
 from frieda.testing.raw_client import raw_client
@@ -198,7 +199,14 @@ def test_a_damaged_description_of_the_folder_is_named_and_not_written_over(
 ) -> None:
     sound = (used / name).read_bytes()
     (used / name).write_text(content)
-    assert str(used / name) in sentence_of(start(used), ExitCode.STORAGE)
+
+    async def start_here() -> None:
+        async with running_server(used):
+            raise AssertionError("it came up")
+
+    with pytest.raises(StorageError) as caught:
+        asyncio.run(start_here())
+    assert str(used / name) in str(caught.value)
     assert (used / name).read_text() == content
     (used / name).write_bytes(sound)
 
