@@ -21,8 +21,9 @@ from frieda.bench.echo import EchoSettings, run_echo
 from frieda.bench.load import Load, default_warm_up
 from frieda.bench.producer import ProducerSettings, ensure_topic, run_producer
 from frieda.bench.report import Result, latencies_us
+from frieda.bench.scale import Sizes, bystanders, idle, open_files, write_read_reopen
 
-PARTS: Final = ("latency", "crowd", "throughput")
+PARTS: Final = ("latency", "crowd", "throughput", "scale")
 TOPIC: Final = "bench"
 BATCH_BYTES: Final = 16 * 1024
 _BATCH_HEADER_BYTES: Final = 80
@@ -37,12 +38,18 @@ Values = Mapping[str, float | None]
 
 
 class BrokerUnderTest(Protocol):
-    """A broker process: where it is, and the processor time it has used."""
+    """A broker process: where it is, the processor time it has used, and the memory it has of its own."""
 
     @property
     def url(self) -> str: ...
 
     def cpu_seconds(self) -> float: ...
+
+    def memory_bytes(self) -> int: ...
+
+    def start_again(self, *, kill: bool) -> None:
+        """End it, in order or as a crash, and start it on the same folder and address. Raises FriedaError."""
+        ...
 
     def require_alive(self) -> None:
         """Raise FriedaError when it has ended."""
@@ -158,13 +165,19 @@ def as_rows(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
 class Plan:
     """The cases and targets of each part. `records` is the number of one latency run."""
 
-    def __init__(self, start_broker: StartBroker, records: int) -> None:
+    def __init__(self, start_broker: StartBroker, records: int, sizes: Sizes | None = None) -> None:
         self._start_broker = start_broker
         self._records = records
+        self._sizes = sizes or Sizes()
 
     def part(self, name: str) -> tuple[list[Case], list[Target]]:
         """The cases and targets of one of PARTS."""
-        parts = {"latency": self._latency, "crowd": self._crowd, "throughput": self._throughput}
+        parts = {
+            "latency": self._latency,
+            "crowd": self._crowd,
+            "throughput": self._throughput,
+            "scale": self._scale,
+        }
         return parts[name]()
 
     def _latency(self) -> tuple[list[Case], list[Target]]:
@@ -251,6 +264,41 @@ class Plan:
         ]
         return cases, targets
 
+    def _scale(self) -> tuple[list[Case], list[Target]]:
+        sizes = self._sizes
+        load = self._load(self._records)
+        cases = [
+            Case("alone", lambda: self._produce(load, "adaptive")),
+            Case("among bystanders", lambda: self._produce_among_bystanders(load)),
+            Case("large log", partial(self._with_broker, write_read_reopen)),
+            Case("idle", partial(self._with_broker, idle)),
+        ]
+        among = f"{sizes.partitions:,} partitions and {sizes.connections:,} idle connections"
+        targets = [
+            Target(f"p50, among {among} / alone", "among bystanders", "p50", "alone", 1.2),
+            Target(
+                f"memory, {sizes.written} written and read",
+                "large log",
+                "memory_mb",
+                None,
+                150,
+                unit="MB",
+            ),
+            Target(
+                f"opening {sizes.written} after a stop",
+                "large log",
+                "opening_ms",
+                None,
+                500,
+                unit="ms",
+            ),
+            Target(
+                "scanned after kill -9", "large log", "scanned_segments", None, 1, unit="segments"
+            ),
+            Target("CPU of an idle broker", "idle", "cpu_percent", None, 1, unit="% of a core"),
+        ]
+        return cases, targets
+
     def _load(
         self, records: int, *, producers: int = 1, processes: int = 1, in_flight: int = 1
     ) -> Load:
@@ -270,6 +318,18 @@ class Plan:
     ) -> Values:
         with self._start_broker(polling, flush) as broker:
             return _values(_produce_to(broker, load, polling, call=call))
+
+    def _produce_among_bystanders(self, load: Load) -> Values:
+        with (
+            open_files(self._sizes.open_files),
+            self._start_broker("adaptive", "never") as broker,
+            bystanders(broker.url, self._sizes),
+        ):
+            return _values(_produce_to(broker, load, "adaptive"))
+
+    def _with_broker(self, measure: Callable[[BrokerUnderTest, str, Sizes], Values]) -> Values:
+        with self._start_broker("adaptive", "never") as broker:
+            return measure(broker, TOPIC, self._sizes)
 
     def _consume(self, load: Load, *, iterate: bool) -> Values:
         with self._start_broker("adaptive", "never") as broker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 
@@ -24,29 +25,50 @@ def own_broker(polling: str, flush: str = "never", *flags: str) -> Iterator[Brok
     folder = tempfile.mkdtemp(prefix="frieda-broker-")
     process = BrokerProcess(folder, "--polling", polling, "--flush", flush, *flags)
     try:
-        try:
-            process.start()
-        except RuntimeError as error:
-            raise FriedaError(str(error).strip()) from None
+        _start(process)
         try:
             yield process
         except FriedaError as error:
             require_alive(process, error)
             raise
         require_alive(process)
-        code, errors = process.stop()
-        if code != 0:
-            raise FriedaError(f"the broker ended with exit code {code}: {errors.strip()}")
+        _stop(process)
     finally:
         with _uninterrupted():
             process.kill()
             shutil.rmtree(folder)
 
 
+def start_again(process: BrokerProcess, *, kill: bool) -> None:
+    """End the broker, in order or by SIGKILL, and start it at the same address. Raises FriedaError."""
+    require_alive(process)
+    if kill:
+        process.kill()
+    else:
+        _stop(process)
+    _start(process)
+
+
 def require_alive(process: BrokerProcess, cause: BaseException | None = None) -> None:
     """Raise FriedaError when the broker has ended by itself or was killed."""
     if process.ended:
         raise FriedaError("the broker process ended in the middle of the work") from cause
+
+
+def _start(process: BrokerProcess) -> None:
+    try:
+        process.start()
+    except RuntimeError as error:
+        raise FriedaError(str(error).strip()) from None
+
+
+def _stop(process: BrokerProcess) -> None:
+    try:
+        code, errors = process.stop()
+    except subprocess.TimeoutExpired as error:
+        raise FriedaError(f"the broker did not stop within {error.timeout:g} s") from None
+    if code != 0:
+        raise FriedaError(f"the broker ended with exit code {code}: {errors.strip()}")
 
 
 @contextlib.contextmanager
