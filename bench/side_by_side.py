@@ -30,6 +30,8 @@ _BATCH_HEADER_BYTES: Final = 80
 """What a batch of one record needs beside the record's value, a few bytes more or less."""
 FLUSHED_SHARE: Final = 10
 """With flush=batch the disk sets the pace: so many times fewer records."""
+CROWD_TIMES: Final = 3
+"""Records of a crowd for each one of a latency run: its p99.9 scatters more."""
 THROUGHPUT_TIMES: Final = 20
 """Records of a throughput run for each one of a latency run: about a second of work."""
 IN_BULK: Final = 20_000
@@ -200,7 +202,7 @@ class Plan:
         return cases, targets
 
     def _crowd(self) -> tuple[list[Case], list[Target]]:
-        crowd = self._load(self._records, producers=8, processes=4)
+        crowd = self._load(CROWD_TIMES * self._records, producers=8, processes=4)
         fewer = max(self._records // FLUSHED_SHARE, 2_000)
         flushed = self._load(fewer)
         flushed_crowd = self._load(fewer, producers=8, processes=4)
@@ -245,7 +247,9 @@ class Plan:
             Case("send_nowait", lambda: self._produce(many, "adaptive", call="send_nowait")),
             Case("getmany", lambda: self._consume(many, iterate=False)),
             Case("async for", lambda: self._consume(many, iterate=True)),
-            Case("16 KiB batches", self._broker_cpu),
+            Case("16 KiB batches", partial(self._broker_cpu, in_flight=4)),
+            # Without a target: it shows what being woken for each request costs.
+            Case("16 KiB, one at a time", partial(self._broker_cpu, in_flight=1)),
         ]
         rate = "records_per_sec"
         targets = [
@@ -342,30 +346,41 @@ class Plan:
             )
         return {"records_per_sec": read.records_per_sec, "mb_per_sec": read.mb_per_sec}
 
-    def _broker_cpu(self) -> Values:
-        """Processor time of a broker that sleeps between requests, each one batch of 16 KiB.
-
-        One batch is in flight at a time, so each pays for being woken: no request costs more than this.
-        """
+    def _broker_cpu(self, in_flight: int) -> Values:
+        """Processor time of a broker that sleeps when it may, for each request, which is one batch of 16 KiB."""
         load = Load(
             records=max(self._records // 5, 5_000),
             record_size_bytes=BATCH_BYTES - _BATCH_HEADER_BYTES,
+            in_flight=in_flight,
             warm_up_records=500,
         )
         warm_up = Load(records=500, record_size_bytes=load.record_size_bytes)
         with self._start_broker("event", "never") as broker:
             _produce_to(broker, warm_up, "event")
             before_s = broker.cpu_seconds()
-            result = _produce_to(broker, load, "event")
+            result = _produce_to(broker, load, "event", batch_bytes=BATCH_BYTES)
             used_s = broker.cpu_seconds() - before_s
         requests = load.records + load.warm_up_records
         return {"broker_cpu_us": used_s / requests * 1e6, **_values(result)}
 
 
-def _produce_to(broker: BrokerUnderTest, load: Load, polling: str, *, call: str = "bulk") -> Result:
+def _produce_to(
+    broker: BrokerUnderTest,
+    load: Load,
+    polling: str,
+    *,
+    call: str = "bulk",
+    batch_bytes: int = 64 * 1024,
+) -> Result:
     asyncio.run(ensure_topic(broker.url, TOPIC, 1))
     settings = ProducerSettings(
-        load=load, topic=TOPIC, bootstrap=broker.url, acks=1, polling=polling, call=call
+        load=load,
+        topic=TOPIC,
+        bootstrap=broker.url,
+        acks=1,
+        polling=polling,
+        call=call,
+        batch_bytes=batch_bytes,
     )
     return run_producer(settings, lambda _: broker.require_alive())
 
