@@ -37,7 +37,7 @@ from frieda.wire.messages import (
 
 HELLO = HelloRequest(PROTOCOL_VERSION, PROTOCOL_VERSION, "raw/1", "raw", 1 << 26)
 WRITE_TIMEOUT_S = 1.0
-HIGH_WATER_BYTES = 1 << 20
+HIGH_WATER_BYTES = 1 << 16
 LARGEST_ANSWER_BYTES = 5 << 20
 
 
