@@ -160,6 +160,8 @@ class Partition:
                 ):
                     return None
                 raise BrokerError(verdict.error, f"{verdict.detail} ({self})")
+        if self.settings.flush == "batch":
+            self._flusher.require_room()
         try:
             base_offset = self.log.append(batch, header, self.leader_epoch)
         except StorageError as error:

@@ -70,17 +70,21 @@ class Flusher:
         `done` is never called from within. Raises BrokerError: BUSY when too many wait, BROKER_STOPPING after close,
         and StorageError(LOG_FAILED) for a log that has failed.
         """
+        self.require_room()
+        state = self._rounds.get(log) or _Round()
+        if not state.running:
+            self._start(log, state)
+        state.waiting.append((end_offset, done))
+        self.waiting += 1
+
+    def require_room(self) -> None:
+        """Raise what `request` would: to be asked before the append, since afterwards the batch is stored."""
         if self._closed:
             raise BrokerError(ErrorCode.BROKER_STOPPING, "the broker is shutting down")
         if self.waiting >= self._max_waiting:
             raise BrokerError(
                 ErrorCode.BUSY, f"{self.waiting} batches wait for the disk already; try again"
             )
-        state = self._rounds.get(log) or _Round()
-        if not state.running:
-            self._start(log, state)
-        state.waiting.append((end_offset, done))
-        self.waiting += 1
 
     def sync_soon(self, log: PartitionLog) -> None:
         """Sync this log within the interval. Cheap when it is noted already."""

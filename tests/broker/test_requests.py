@@ -517,3 +517,18 @@ async def test_health_counts_what_was_done(client: RawClient) -> None:
     assert health.status == "ok"
     assert health.facts["produced_batches"] == 1
     assert health.facts["partitions"] == 2
+
+
+async def test_a_batch_that_cannot_wait_for_the_disk_is_refused_before_it_is_stored(
+    tmp_path: Path,
+) -> None:
+    async with (
+        running_server(tmp_path, flush="batch") as server,
+        raw_client(server.urls[0]) as client,
+    ):
+        topic_id = await a_topic(client)
+        server.broker._flusher._max_waiting = 0
+        with pytest.raises(BrokerError) as caught:
+            await client.call(ProduceRequest(topic_id, 0, 1, 1000), a_batch(b"x"))
+        assert caught.value.code is ErrorCode.BUSY
+        assert server.broker.topics.partition(topic_id, 0).log.log_end_offset == 0
