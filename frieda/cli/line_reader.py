@@ -15,11 +15,6 @@ class LineReader:
         self._parts: list[bytes] = []
         self._partial_bytes = 0
 
-    @property
-    def partial_bytes(self) -> int:
-        """The length of the last line, whose newline has not come."""
-        return self._partial_bytes
-
     def feed(self, chunk: bytes) -> list[bytes]:
         """The lines that end in `chunk`. Raises ConfigError for one longer than a record can be."""
         first, *rest = chunk.split(b"\n")

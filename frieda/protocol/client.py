@@ -23,7 +23,6 @@ from frieda.wire.messages import (
     ApiKey,
     HelloRequest,
     HelloResponse,
-    ProduceRequest,
     ProduceResponse,
 )
 from frieda.wire.schema import SchemaError, decode_fields
@@ -178,11 +177,6 @@ class ClientProtocol:
         self._max_in_flight = hello.max_in_flight
         self.broker = hello
         self.state = ClientState.OPEN
-
-
-def wants_no_answer(request: Any) -> bool:
-    """A produce with acks=0 is answered only when it fails."""
-    return type(request) is ProduceRequest and request.acks == 0
 
 
 def _error_of(code: int, fields: tuple[Any, ...]) -> BrokerError:

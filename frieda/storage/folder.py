@@ -117,10 +117,6 @@ class DataFolder:
         """Topic and partition of every log there is. Raises StorageError."""
         return sorted(filter(None, map(parse_partition_name, self._names())))
 
-    def delete_partition(self, topic: str, partition: int) -> None:
-        """Remove a log that is not open. Raises StorageError."""
-        remove_partition(self._filesystem, self.directory_of(topic, partition))
-
     def remove_leftovers(self, deleted_topic_ids: Collection[bytes]) -> list[str]:
         """Remove what unfinished deletions left: tombstones, and partitions of these topics, which were deleted.
 

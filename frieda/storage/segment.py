@@ -246,10 +246,6 @@ class Segment:
             indexes = self._indexes = self._load_indexes()
         return indexes
 
-    def indexes_loaded(self) -> bool:
-        """Would `indexes` return without asking the disk?"""
-        return self._indexes is not None
-
     def largest_timestamp_ms(self) -> int:
         """The highest timestamp in the segment, or -1. Any thread; raises StorageError."""
         return max(self.max_timestamp_ms, self.indexes()[1].last()[0])

@@ -190,10 +190,3 @@ class BrokerProcess:
         if self._process is None:
             raise RuntimeError("the broker process is not running")
         return self._process
-
-
-def cpu_share(process: BrokerProcess, seconds: float) -> float:
-    """The share of one core that the process uses over the next `seconds`."""
-    before = process.cpu_seconds()
-    time.sleep(seconds)
-    return (process.cpu_seconds() - before) / seconds
