@@ -22,7 +22,6 @@ unread bytes lie in it would make the kernel throw away what it has not sent yet
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from enum import Enum
 from typing import Final
@@ -37,6 +36,7 @@ from frieda.errors import (
 )
 from frieda.transports.base import Bytes, Connection, Receiver, TransportRuntime
 from frieda.transports.buffers import BufferWaiter, Lease
+from frieda.transports.deadlines import DeadlineSweep
 from frieda.transports.framing import FrameAssembler, pack_size
 from frieda.transports.sendqueue import SendQueue
 from frieda.transports.wire import GONE, Wire, nobody
@@ -58,7 +58,7 @@ class _State(Enum):
 class StreamShare:
     """What the stream connections of one transport share: the receive buffer and the sweep of deadlines."""
 
-    __slots__ = ("_interval_s", "_loop", "_timer", "_watched", "runtime", "shared_buffer")
+    __slots__ = ("deadlines", "runtime", "shared_buffer")
 
     def __init__(self, runtime: TransportRuntime) -> None:
         limits = runtime.limits
@@ -69,35 +69,7 @@ class StreamShare:
             )
         self.runtime = runtime
         self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
-        self._interval_s = min(1.0, limits.message_timeout_s / 8, limits.write_timeout_s / 8)
-        self._watched: set[StreamConnection] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def watch(self, connection: StreamConnection) -> None:
-        """Check the deadlines of `connection` from now on. One timer serves all, and none runs without need."""
-        self._watched.add(connection)
-        loop = asyncio.get_running_loop()
-        if self._timer is None or loop is not self._loop:
-            self._loop = loop
-            self._timer = loop.call_later(self._interval_s, self._sweep)
-
-    def forget(self, connection: StreamConnection) -> None:
-        """Its deadlines do not matter any more."""
-        self._watched.discard(connection)
-        if not self._watched and self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _sweep(self) -> None:
-        now = time.monotonic()
-        for connection in list(self._watched):
-            if not connection.check_deadlines(now):
-                self._watched.discard(connection)
-        if self._watched and self._loop is not None:
-            self._timer = self._loop.call_later(self._interval_s, self._sweep)
-        else:
-            self._timer = None
+        self.deadlines = DeadlineSweep(min(limits.message_timeout_s, limits.write_timeout_s))
 
 
 class StreamConnection(Connection):
@@ -110,7 +82,7 @@ class StreamConnection(Connection):
             share.shared_buffer, runtime.pool, limits.max_message_bytes, nobody
         )
         self._wire = wire
-        self._share = share
+        self._deadlines = deadlines = share.deadlines
         self._pool = runtime.pool
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
@@ -121,7 +93,9 @@ class StreamConnection(Connection):
         self._high_water_bytes = limits.high_water_bytes
         self._hard_limit_bytes = max(limits.hard_limit_bytes, 2 * limits.max_message_bytes)
         self._message_timeout_s = limits.message_timeout_s
+        self._message_sweeps = deadlines.sweeps_in(limits.message_timeout_s)
         self._write_timeout_s = limits.write_timeout_s
+        self._write_sweeps = deadlines.sweeps_in(limits.write_timeout_s)
         self._queue = SendQueue()
         self._state = _State.OPEN
         self._error: TransportError | None = None
@@ -131,11 +105,9 @@ class StreamConnection(Connection):
         self._receiving_paused = False
         self._resume_scheduled = False
         self._pool_waiter: BufferWaiter | None = None
-        self._message_since = (
-            0.0  # when the message that is under way began, by time.monotonic(); 0: none is
-        )
+        self._message_since = 0  # the sweep before the message that is under way; 0: none is
         self._message_begun = 0  # which one that is
-        self._write_since = 0.0  # when the queue last made progress; 0: nothing is queued
+        self._write_since = 0  # the sweep before the queue last made progress; 0: nothing is queued
         self._linger: asyncio.TimerHandle | None = None
 
     # ---- Connection
@@ -174,8 +146,8 @@ class StreamConnection(Connection):
                 if lease is not None:
                     lease.release()
                 return
-            self._write_since = time.monotonic()
-            self._share.watch(self)
+            self._write_since = self._deadlines.sweeps
+            self._deadlines.watch(self)
             try:
                 self._wire.watch_writable(self._wire_writable)
             except OSError as error:  # no descriptor left
@@ -246,7 +218,7 @@ class StreamConnection(Connection):
         self._note_activity()
         try:
             if self.assembler.advance(count):
-                self._message_since = 0.0
+                self._message_since = 0
                 return
         except Exception as error:  # noqa: BLE001 - whatever the receiver raises ends this connection only
             self._receiving_failed(error)
@@ -279,18 +251,18 @@ class StreamConnection(Connection):
 
     # ---- from the sweep
 
-    def check_deadlines(self, now: float) -> bool:
+    def check_deadlines(self) -> bool:
         """Break the connection when it is past a deadline; False when there is none to keep."""
         if self._state is _State.ENDED:
             return False
-        since = self._message_since
-        if since and self.assembler.can_read and now - since > self._message_timeout_s:
+        sweeps, since = self._deadlines.sweeps, self._message_since
+        if since and self.assembler.can_read and sweeps - since >= self._message_sweeps:
             self._break(
                 BrokenError(
                     f"a message from {self._peer} was not complete within {self._message_timeout_s:g} s"
                 )
             )
-        elif self._write_since and now - self._write_since > self._write_timeout_s:
+        elif self._write_since and sweeps - self._write_since >= self._write_sweeps:
             self._break(
                 BrokenError(
                     f"{self._peer} took none of {self.queued_bytes} queued bytes "
@@ -337,9 +309,9 @@ class StreamConnection(Connection):
             self._break(BrokenError(f"sending to {self._peer} failed: {error}"), error)
             return
         if queue.queued_bytes:
-            self._write_since = time.monotonic()
+            self._write_since = self._deadlines.sweeps
             return
-        self._write_since = 0.0
+        self._write_since = 0
         self._wire.watch_writable(None)
         if self._state is _State.CLOSING:
             self._end_output()
@@ -366,11 +338,11 @@ class StreamConnection(Connection):
             return
         assembler = self.assembler
         if not assembler.mid_message:
-            self._message_since = 0.0
+            self._message_since = 0
         elif not self._message_since or self._message_begun != assembler.begun:
             self._message_begun = assembler.begun
-            self._message_since = time.monotonic()
-            self._share.watch(self)
+            self._message_since = self._deadlines.sweeps
+            self._deadlines.watch(self)
         if not assembler.can_read:
             self._wire.set_reading(False)
             if assembler.wanted_bytes and self._pool_waiter is None:
@@ -397,7 +369,7 @@ class StreamConnection(Connection):
         except Exception as error:  # noqa: BLE001 - whatever the receiver raises ends this connection only
             self._receiving_failed(error)
             return
-        self._message_since = 0.0  # the time spent paused does not count against the peer
+        self._message_since = 0  # the time spent paused does not count against the peer
         self._wire.set_reading(True)
         self._after_delivery()
 
@@ -431,18 +403,18 @@ class StreamConnection(Connection):
         self._state = _State.ENDED
         self._error = error
         if self._write_since:
-            self._write_since = 0.0
+            self._write_since = 0
             self._wire.watch_writable(None)
         if self._linger is not None:
             self._linger.cancel()
         self._stop_receiving()
-        self._share.forget(self)
+        self._deadlines.forget(self)
         self._queue.discard()
         self._wire.abort()
 
     def _stop_receiving(self) -> None:
         self._receiving_paused = False
-        self._message_since = 0.0
+        self._message_since = 0
         self.assembler.discard()
         if self._pool_waiter is not None:
             self._pool_waiter.cancel()

@@ -20,6 +20,7 @@ class ScriptedWire:
         self.reading = True
         self.ended = False
         self.aborted = 0
+        self.deadlines = share.deadlines
         self.connection = StreamConnection(self, share)
         self.connection.wire_ready("the peer", Recorder)
         self.receiver = self.connection._receiver
@@ -70,6 +71,11 @@ async def runtime():
 @pytest.fixture
 async def wire(runtime):
     return ScriptedWire(StreamShare(runtime))
+
+
+def sweep(wire, times):
+    for _ in range(times):
+        wire.deadlines.sweep()
 
 
 BIG = bytes(JOIN_BYTES + 1)
@@ -221,3 +227,48 @@ async def test_an_illegal_size_among_parked_messages_breaks_the_connection_on_re
     wire.connection.wire_lost(None)
     assert wire.receiver.messages == [b"a"]
     assert "-1" in str(wire.receiver.losses[0])
+
+
+async def test_the_message_clock_starts_anew_with_each_message(runtime, wire):
+    in_time = wire.deadlines.sweeps_in(runtime.limits.message_timeout_s) - 1
+    wire.arrives(b"\0\0")
+    for _ in range(8):  # never at rest for many times the limit, yet no message is late
+        sweep(wire, in_time)
+        wire.arrives(b"\0\1a\0\0")
+    assert wire.receiver.messages == [b"a"] * 8
+    sweep(wire, in_time)
+    assert wire.aborted == 0
+    sweep(wire, 1)
+    assert wire.aborted == 1
+    wire.connection.wire_lost(None)
+    assert "not complete within 5 s" in str(wire.receiver.losses[0])
+
+
+async def test_time_spent_paused_does_not_count_against_the_peer(runtime, wire):
+    in_time = wire.deadlines.sweeps_in(runtime.limits.message_timeout_s) - 1
+    wire.arrives(b"\0\0\0\2a")
+    sweep(wire, in_time)
+    wire.connection.pause_receiving()
+    sweep(wire, 3 * in_time)
+    wire.connection.resume_receiving()
+    await turns(2)
+    sweep(wire, in_time)
+    wire.arrives(b"b")
+    assert wire.receiver.messages == [b"ab"]
+    assert wire.aborted == 0
+    wire.connection.abort()
+
+
+async def test_queued_bytes_have_their_whole_time_again_after_each_progress(runtime, wire):
+    in_time = wire.deadlines.sweeps_in(runtime.limits.write_timeout_s) - 1
+    wire.connection.send(bytes(100))
+    for _ in range(8):
+        sweep(wire, in_time)
+        wire.room = 1
+        wire.callback()
+    sweep(wire, in_time)
+    assert wire.aborted == 0
+    sweep(wire, 1)
+    assert wire.aborted == 1
+    wire.connection.wire_lost(None)
+    assert "took none of" in str(wire.receiver.losses[0])
