@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 
 from frieda.config import KIB, MIB, PollingMode
 from frieda.transports.address import split_url
-from frieda.transports.base import Transport, TransportLimits, TransportRuntime
-from frieda.transports.buffers import BufferPool
+from frieda.transports.base import Transport
 from frieda.transports.polling import PollingEngine
 from frieda.transports.registry import known_schemes, open_transport
+from frieda.transports.runtime import runtime_of
 
 if TYPE_CHECKING:
     from frieda.config import ClientConfig
@@ -54,12 +54,9 @@ class LoopRuntime:
         classes = dict(_BUFFER_CLASSES)
         classes[max(config.max_frame_bytes, 5 * MIB)] = 1
         self.engine = shared.engine
-        self.pool = BufferPool(classes)
-        limits = TransportLimits(
-            max_message_bytes=config.max_frame_bytes,
-            hard_limit_bytes=max(64 * MIB, 2 * config.max_frame_bytes + MIB),
-        )
-        self._runtime = TransportRuntime(pool=self.pool, engine=self.engine, limits=limits)
+        hard_limit_bytes = max(64 * MIB, 2 * config.max_frame_bytes + MIB)
+        self._runtime = runtime_of(config, self.engine, classes, hard_limit_bytes)
+        self.pool = self._runtime.pool
         self._transports: dict[str, Transport] = {}
         self._schemes = frozenset(known_schemes())
 

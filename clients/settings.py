@@ -15,6 +15,7 @@ Config = TypeVar("Config", bound=ClientConfig)
 class ClientSettings(TypedDict, total=False):
     """What every client takes; the meanings are in `frieda.config.ClientConfig`."""
 
+    transport: str
     client_id: str
     polling: PollingMode
     polling_window_us: int
@@ -23,6 +24,12 @@ class ClientSettings(TypedDict, total=False):
     retry_backoff_s: float
     metadata_max_age_s: float
     max_frame_bytes: int
+    buffers_pooled: bool
+    rdma_slot_bytes: int
+    rdma_window: int
+    rdma_source_bytes: int
+    rdma_eager_bytes: int
+    send_hold_ms: float
 
 
 class ProducerSettings(ClientSettings, total=False):

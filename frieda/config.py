@@ -35,6 +35,53 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+_DATA_PATH: Final[dict[str, tuple[Any, str, float | None, float | None]]] = {
+    "rdma_slot_bytes": (
+        32 * KIB,
+        "shm, verbs: the size of one receive slot, so of the largest message that is sent eagerly",
+        KIB,
+        MIB,
+    ),
+    "rdma_window": (
+        32,
+        "shm, verbs: receive slots of one connection, so how many sends the peer may have under way",
+        4,
+        4096,
+    ),
+    "rdma_source_bytes": (
+        4 * MIB,
+        "shm, verbs: memory of one connection for messages that the peer reads by itself (rendezvous)",
+        64 * KIB,
+        2**30,
+    ),
+    "rdma_eager_bytes": (
+        UNLIMITED,
+        "shm, verbs: messages above this go by rendezvous; -1: the threshold adapts to the load",
+        UNLIMITED,
+        MIB,
+    ),
+    "send_hold_ms": (
+        0.0,
+        "expert: 0: a message leaves the moment its last byte is known (eager flush); above: it is held "
+        "until 16 KiB have gathered or for so long (less than 0.5: for a turn of the event loop)",
+        0.0,
+        1000.0,
+    ),
+    "buffers_pooled": (
+        True,
+        "expert: receive into buffers made once; false: memory for each message, within the same bounds",
+        None,
+        None,
+    ),
+}
+
+
+def data_path(name: str) -> Any:
+    """A setting that brokers and clients both have: how the bytes of a connection travel."""
+    default, doc, least, most = _DATA_PATH[name]
+    return setting(default, doc, least=least, most=most)
+
+
 def nearest(key: str, known: list[str]) -> str:
     """A half sentence that names the known key nearest to `key`, or nothing."""
     match = get_close_matches(key, known, n=1, cutoff=0.5)
@@ -166,7 +213,8 @@ class BrokerConfig(Checked):
         default_listeners, "the addresses to listen at, each a transport URL"
     )
     advertise: tuple[str, ...] = setting(
-        tuple, "the addresses that clients are told, when not those it listens at"
+        tuple,
+        "the addresses that clients are told; each stands for all of its scheme that it listens at",
     )
     polling: str = setting("adaptive", "how the event loop waits: event, adaptive or busy")
     polling_window_us: int = setting(
@@ -221,9 +269,19 @@ class BrokerConfig(Checked):
         False,
         "answer each connection in the order of its requests (the published first attempt; for comparison)",
     )
+    overlapped: bool = setting(
+        True,
+        "expert: handle each request when it comes; false: a connection's next one after the answer to the last",
+    )
     buffers: dict[int, int] = setting(
         default_buffer_classes, "the pool: buffer size in bytes -> how many"
     )
+    buffers_pooled: bool = data_path("buffers_pooled")
+    rdma_slot_bytes: int = data_path("rdma_slot_bytes")
+    rdma_window: int = data_path("rdma_window")
+    rdma_source_bytes: int = data_path("rdma_source_bytes")
+    rdma_eager_bytes: int = data_path("rdma_eager_bytes")
+    send_hold_ms: float = data_path("send_hold_ms")
     topic: TopicConfig = setting(TopicConfig, "the settings of topics that do not say otherwise")
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -237,6 +295,11 @@ class ClientConfig(Checked):
     """What every client has."""
 
     bootstrap: str = setting("tcp://127.0.0.1:9500", "addresses of brokers, separated by commas")
+    transport: str = setting(
+        "auto",
+        "auto: reached by tcp, use shm on the broker's host and verbs where both have it, else tcp; "
+        "or the scheme of the only one to use",
+    )
     client_id: str = setting("frieda", "a name for the broker's logs")
     polling: str = setting("adaptive", "how the event loop waits: event, adaptive or busy")
     polling_window_us: int = setting(
@@ -253,6 +316,12 @@ class ClientConfig(Checked):
     max_frame_bytes: int = setting(
         17 * MIB, "the largest frame this client takes", least=64 * KIB, most=2**30
     )
+    buffers_pooled: bool = data_path("buffers_pooled")
+    rdma_slot_bytes: int = data_path("rdma_slot_bytes")
+    rdma_window: int = data_path("rdma_window")
+    rdma_source_bytes: int = data_path("rdma_source_bytes")
+    rdma_eager_bytes: int = data_path("rdma_eager_bytes")
+    send_hold_ms: float = data_path("send_hold_ms")
 
     choices: ClassVar[Mapping[str, tuple[str, ...]]] = {"polling": get_args(PollingMode)}
 

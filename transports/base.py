@@ -32,7 +32,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from frieda.errors import TransportError
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
     from frieda.transports.polling import PollingEngine
 
 Bytes = bytes | bytearray | memoryview
+
+HELD_BYTES: Final = 16 * 1024
+"""With `send_hold_s`: so much leaves without waiting any longer (the default batch of Kafka's producer)."""
 
 
 class Receiver(Protocol):
@@ -140,12 +143,30 @@ class TransportLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RdmaSettings:
+    """What one side offers for each connection of the RDMA transports; the bootstrap agrees on the smaller."""
+
+    slot_bytes: int = 32 * 1024
+    """The size of a receive slot."""
+    window: int = 32
+    """How many receive slots."""
+    source_bytes: int = 4 * 1024 * 1024
+    """Memory that the peer may READ from."""
+    eager_bytes: int | None = None
+    """Larger messages go by rendezvous; None: the channel adapts the threshold."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransportRuntime:
     """What all connections of one event loop share. Whoever made it closes the engine and the pool."""
 
     pool: BufferPool
     engine: PollingEngine
     limits: TransportLimits = TransportLimits()
+    rdma: RdmaSettings = RdmaSettings()
+    send_hold_s: float = 0.0
+    """0: messages leave at once. Above, for comparison: messages are held until HELD_BYTES of them have
+    gathered or for so long; 0 < send_hold_s < 0.0005 means one turn of the loop."""
 
 
 class Transport(ABC):
