@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "frieda"
 MAX_LINES = 450
 
-SHARED = ("frieda.model", "frieda.errors", "frieda.config", "frieda.clock")
+SHARED = ("frieda.model", "frieda.errors", "frieda.config", "frieda.clock", "frieda.host")
 WIRE = ("frieda.wire", "frieda.model", "frieda.errors")
 CLIENT_SIDE = (
     "frieda.clients",
@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "frieda.__main__": ("frieda.cli",),
     "frieda.errors": (),
     "frieda.clock": (),
+    "frieda.host": (),
     "frieda.model": ("frieda.errors",),
     "frieda.config": ("frieda.errors",),
     "frieda.event_loop": ("frieda.errors", "frieda.config"),
@@ -78,6 +79,7 @@ PURE = (
     "frieda.wire",
     "frieda.protocol",
     "frieda.transports.framing",
+    "frieda.transports.rdma.bootstrap",
     "frieda.transports.spin_policy",
     "frieda.storage.producer_state",
     "frieda.broker.parking",
