@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from frieda import __version__
 from frieda.broker.counters import Counters
@@ -59,7 +61,12 @@ class Broker:
         self.counters = Counters()
         self.software = f"frieda/{__version__}"
         self.cluster_id = ""
+        self.instance = uuid4().hex
+        """This life of this broker: nobody else says it, and after a restart it is another."""
         self.listeners: tuple[str, ...] = ()
+        """What clients are told."""
+        self.connections: Counter[str] = Counter()
+        """How many are open, by the scheme of the transport."""
         self.offsets: GroupOffsets
         self._filesystem = filesystem
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="frieda-disk")
@@ -154,6 +161,12 @@ class Broker:
         future = asyncio.get_running_loop().run_in_executor(self._threads, work)
         future.add_done_callback(lambda _: self.engine.thread_work_finished())
         return future
+
+    @property
+    def parking_limit(self) -> int:
+        """Batches of a producer and partition that may wait for an earlier one. None without overlapped
+        processing: the earlier one, if it came by the same connection, would wait for their answers."""
+        return self.config.max_parked_batches if self.config.overlapped else 0
 
     # --- topics -----------------------------------------------------------------------------------------
 
@@ -294,7 +307,7 @@ class Broker:
                 flusher=self._flusher,
                 pool=self.pool,
                 clock=self.clock,
-                parking_limit=self.config.max_parked_batches,
+                parking_limit=self.parking_limit,
                 parking_began=self._parking_began,
             )
             for index, log in enumerate(logs)
@@ -384,18 +397,33 @@ class Broker:
         facts["scanned_segments"] = self._scanned_segments
         facts["topics"] = len(self.topics)
         facts["partitions"] = sum(len(topic.partitions) for topic in self.topics)
-        facts["buffers_in_use"] = self.pool.in_use
+        facts |= {f"connections_{name}": count for name, count in self.connections.items()}
+        facts |= _pool_facts(self.pool)
         polling = self.engine.statistics
         for reason, count in polling.fallbacks.items():
             facts[f"polling_fallbacks_{reason}"] = count
         facts["polling_active_processes"] = polling.active_processes
         settings = {
+            "listeners": " ".join(self.listeners),
             "flush": self.config.flush,
             "polling": polling.mode,
             "polling_state": polling.state,
             "polling_census": polling.census,
         }
         return HealthResponse(status, problems, self.software, facts, settings)
+
+
+def _pool_facts(pool: BufferPool) -> dict[str, int]:
+    """What the pool of receive buffers has counted: in all, and the most that were ever out of each class."""
+    classes = pool.statistics
+    facts = {
+        "buffers_in_use": pool.in_use,
+        "buffers_hits": sum(each.hits for each in classes),
+        "buffers_misses": sum(each.misses for each in classes),
+        "buffers_exhausted": sum(each.exhausted for each in classes),
+        "buffers_waits": sum(each.waits for each in classes),
+    }
+    return facts | {f"buffers_high_water_{each.size_bytes}": each.high_water for each in classes}
 
 
 def _stopping() -> BrokerError:

@@ -6,25 +6,24 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from frieda.broker.broker import Broker
 from frieda.broker.garbage import QuietGarbageCollector
 from frieda.broker.handlers.table import HANDLERS
+from frieda.broker.listeners import Listeners, OpenTransport, told_to_clients
 from frieda.broker.request import Handler
 from frieda.broker.session import Session
 from frieda.clock import Clock
 from frieda.config import BrokerConfig
 from frieda.storage.filesystem import FileSystem
-from frieda.transports.base import Connection, Listener, Receiver, Transport, TransportRuntime
+from frieda.transports.base import Connection, Receiver, TransportRuntime
 
 if TYPE_CHECKING:
     from frieda.errors import TransportError
 
 logger = logging.getLogger(__name__)
-
-
-OpenTransport = Callable[[str, TransportRuntime], Transport]
 
 
 class Server:
@@ -48,9 +47,8 @@ class Server:
         self.broker = Broker(
             config, filesystem=filesystem, clock=clock, pool=runtime.pool, engine=runtime.engine
         )
-        self._open_transport = open_transport
+        self._listeners = Listeners(open_transport)
         self._handlers = handlers
-        self._listeners: list[Listener] = []
         self._sessions: set[Session] = set()
         self._collector = QuietGarbageCollector()
         self._stopping: asyncio.Future[None] | None = None
@@ -58,7 +56,7 @@ class Server:
     @property
     def urls(self) -> tuple[str, ...]:
         """Where it listens, with real ports."""
-        return tuple(listener.url for listener in self._listeners)
+        return self._listeners.urls
 
     @property
     def connections(self) -> int:
@@ -74,13 +72,11 @@ class Server:
             self._close_runtime()
             raise
         try:
-            for url in self.config.listen:
-                listener = await self._open_transport(url, self.runtime).listen(url, self._accept)
-                self._listeners.append(listener)
+            await self._listeners.open(self.config.listen, self.runtime, self._accept)
         except BaseException:
             await self.stop()
             raise
-        self.broker.listeners = self.config.advertise or self.urls
+        self.broker.listeners = told_to_clients(self.urls, self.config.advertise)
         if quiet_garbage:
             self._collector.start()
 
@@ -95,8 +91,7 @@ class Server:
 
     async def _stop(self) -> None:
         self._collector.stop()
-        for listener in self._listeners:
-            await listener.close()
+        await self._listeners.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.config.shutdown_timeout_s
         sessions = tuple(self._sessions)
@@ -135,15 +130,21 @@ class Server:
         for leak in self.runtime.pool.close():
             logger.warning("a buffer was not returned: %s", leak)
 
-    def _accept(self, connection: Connection) -> Receiver:
+    def _accept(self, scheme: str, connection: Connection) -> Receiver:
         if len(self._sessions) >= self.config.max_connections:
             self.broker.counters.connections_refused += 1
             connection.abort()
             return _Refused()
         self.broker.counters.connections_accepted += 1
-        session = Session(self.broker, connection, self._handlers, self._sessions.discard)
+        ended = partial(self._ended, scheme)
+        session = Session(self.broker, connection, self._handlers, ended)
         self._sessions.add(session)
+        self.broker.connections[scheme] += 1
         return session
+
+    def _ended(self, scheme: str, session: Session) -> None:
+        self._sessions.discard(session)
+        self.broker.connections[scheme] -= 1
 
 
 class _Refused:

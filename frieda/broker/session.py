@@ -61,7 +61,9 @@ class Session:
         self._broker = broker
         self._handlers = handlers
         self._on_end = on_end
-        self._max_in_flight = broker.config.max_in_flight_requests
+        self._max_in_flight = (
+            broker.config.max_in_flight_requests if broker.config.overlapped else 1
+        )
         self._max_message_bytes = broker.config.max_frame_bytes
         self._tasks: set[asyncio.Task[None]] = set()
         self._window: ReorderWindow[Outgoing] | None = (

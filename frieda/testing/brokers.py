@@ -24,7 +24,7 @@ from frieda.storage.filesystem import FileSystem
 
 START_TIMEOUT_S: Final = 30.0
 _END_TIMEOUT_S: Final = 10.0
-_READY = re.compile(rb"is ready at (\S+?)(?:,| \()")
+_READY = re.compile(rb"is ready at (\S+(?:, \S+)*) \(")
 
 
 @contextlib.asynccontextmanager
@@ -56,13 +56,21 @@ async def running_server(
 class BrokerProcess:
     """`frieda broker` as a child process. Use it as a context manager: the end kills what is left."""
 
-    def __init__(self, data: Path | str, *flags: str, listen: str = "tcp://127.0.0.1:0") -> None:
+    def __init__(
+        self, data: Path | str, *flags: str, listen: str | tuple[str, ...] = "tcp://127.0.0.1:0"
+    ) -> None:
         self.data = str(data)
         self._flags = flags
-        self._listen = listen
+        self._listen = (listen,) if isinstance(listen, str) else listen
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[str] | None = None
-        self.url = ""
+        self.urls: tuple[str, ...] = ()
+        """Where it listens."""
+
+    @property
+    def url(self) -> str:
+        """The first of its addresses; empty before the first start."""
+        return self.urls[0] if self.urls else ""
 
     def __enter__(self) -> BrokerProcess:
         self.start()
@@ -81,13 +89,15 @@ class BrokerProcess:
         return self._process is None or self._process.poll() is not None
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Start it and wait until it is ready. The second start listens at the address of the first.
+        """Start it and wait until it is ready. The second start listens at the addresses of the first.
 
         Raises RuntimeError, with what the broker wrote to standard error, when it ends or is not ready within
         `timeout_s`; it is killed then.
         """
         command = [sys.executable, "-m", "frieda", "broker", "--data", self.data]
-        command += ["--listen", self.url or self._listen, "--log-level", "warning", *self._flags]
+        for url in self.urls or self._listen:
+            command += ["--listen", url]
+        command += ["--log-level", "warning", *self._flags]
         environment = {
             key: value for key, value in os.environ.items() if not key.startswith("FRIEDA_")
         }
@@ -107,7 +117,7 @@ class BrokerProcess:
             errors = self._given_up(_END_TIMEOUT_S if in_time else 0.0)
             problem = "did not start" if in_time else f"was not ready within {timeout_s:g} s"
             raise RuntimeError(f"the broker {problem}: {line.decode()}{errors}")
-        self.url = ready.group(1).decode()
+        self.urls = tuple(ready.group(1).decode().split(", "))
 
     def kill(self) -> None:
         """SIGKILL, as a crash. Nothing happens when it is not running."""

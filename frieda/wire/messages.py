@@ -58,6 +58,8 @@ class HelloResponse(NamedTuple):
     """Requests of this connection that the broker works on at once; more wait in the transport."""
     max_parked_batches: int
     apis: tuple[ApiRange, ...]
+    instance: str = ""
+    """Drawn when the broker's process started: who says the same is the same process."""
 
 
 # --- Produce: the body is one record batch ----------------------------------------------------------------
@@ -152,6 +154,8 @@ class BrokerEntry(NamedTuple):
     broker_id: int
     rack: str | None
     listeners: tuple[str, ...]
+    host: str = ""
+    """The identity of the running kernel (Linux: the boot id); empty: not known."""
 
 
 class PartitionEntry(NamedTuple):

@@ -21,8 +21,9 @@ def handle(broker: Broker, request: Request) -> None:
             config.broker_id,
             config.max_frame_bytes,
             config.max_in_flight_requests,
-            config.max_parked_batches,
+            broker.parking_limit,
             tuple(ApiRange(api.key, api.min_version, api.max_version) for api in APIS.values()),
+            broker.instance,
         )
     )
 

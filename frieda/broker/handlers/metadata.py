@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from frieda.broker.request import HandlerEntry, Request, check_count
 from frieda.errors import BrokerError, ErrorCode
+from frieda.host import host_identity
 from frieda.wire.messages import (
     ApiKey,
     BrokerEntry,
@@ -33,7 +34,7 @@ async def handle(broker: Broker, request: Request) -> None:
         MetadataResponse(
             broker.cluster_id,
             broker_id,
-            (BrokerEntry(broker_id, None, broker.listeners),),
+            (BrokerEntry(broker_id, None, broker.listeners, host_identity()),),
             tuple(topics),
         )
     )
