@@ -17,6 +17,7 @@ from frieda import __version__
 from frieda.broker.counters import Counters
 from frieda.broker.offsets import OFFSETS_TOPIC, GroupOffsets
 from frieda.broker.partition import Partition, PartitionSettings
+from frieda.broker.to_its_end import to_its_end
 from frieda.broker.topics import Topic, Topics
 from frieda.cluster.embedded import MAX_PARTITIONS, EmbeddedStore, TopicRecord
 from frieda.config import BrokerConfig, TopicConfig
@@ -75,6 +76,7 @@ class Broker:
         self._flusher: Flusher
         self._tasks: set[asyncio.Task[Any]] = set()
         self._changes = asyncio.Lock()
+        self._storing = asyncio.Lock()
         self._parking: set[Partition] = set()
         self._started_ns = clock.monotonic_ns()
         self._opening_ms = 0
@@ -105,13 +107,12 @@ class Broker:
             )
             gone = self._store.deleted_topic_ids
             await self.in_thread(lambda: self._open_folder().remove_leftovers(gone))
-            self._store.forget_deleted(gone)
+            await self._stored(lambda: self._store.forget_deleted(gone))
             for record in self._store.topics:
                 self.topics.add(await self._open_topic(record))
             if self.topics.get(OFFSETS_TOPIC) is None:
-                self.topics.add(
-                    await self._open_topic(self._store.create_topic(OFFSETS_TOPIC, 1, {}))
-                )
+                record = await self._stored(lambda: self._store.create_topic(OFFSETS_TOPIC, 1, {}))
+                self.topics.add(await self._open_topic(record))
             partition = self.topics.named(OFFSETS_TOPIC).partitions[0]
             self.offsets = await self.in_thread(lambda: GroupOffsets(partition, self.clock))
         except BaseException:
@@ -168,8 +169,14 @@ class Broker:
         processing: the earlier one, if it came by the same connection, would wait for their answers."""
         return self.config.max_parked_batches if self.config.overlapped else 0
 
+    async def _stored(self, change: Callable[[], Result]) -> Result:
+        """Make one change to the metadata, in a thread, since it waits for the disk."""
+        async with self._storing:
+            return await self.in_thread(change)
+
     # --- topics -----------------------------------------------------------------------------------------
 
+    @to_its_end
     async def create_topic(
         self,
         name: str,
@@ -203,7 +210,7 @@ class Broker:
                 raise BrokerError(ErrorCode.TOPIC_ALREADY_EXISTS, f"topic {name!r} exists already")
             if validate_only:
                 return None
-            record = self._store.create_topic(name, partitions, configs)
+            record = await self._stored(lambda: self._store.create_topic(name, partitions, configs))
             try:
                 topic = await self._open_topic(record)
             except BaseException:
@@ -217,16 +224,17 @@ class Broker:
         try:
             # The folders first: on a full disk that is what makes room for the rest.
             await self.in_thread(lambda: self._open_folder().remove_leftovers((record.topic_id,)))
-            self._store.delete_topic(record.name)
-            self._store.forget_deleted((record.topic_id,))
+            await self._stored(lambda: self._store.delete_topic(record.name))
+            await self._stored(lambda: self._store.forget_deleted((record.topic_id,)))
         except BrokerError as error:
             logger.error("topic %r was not made, and not all of it is gone: %s", record.name, error)
 
+    @to_its_end
     async def delete_topic(self, name: str) -> None:
         """Forget a topic and delete its log. Raises BrokerError."""
         async with self._changes:
             topic = self._changeable(name)
-            self._store.delete_topic(name)
+            await self._stored(lambda: self._store.delete_topic(name))
             self.topics.remove(topic)
             reason = BrokerError(
                 ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"topic {name!r} was deleted"
@@ -236,14 +244,15 @@ class Broker:
                 self._parking.discard(partition)
             # From here on the topic is gone for good. What cannot be removed now is removed at the next start.
             try:
-                self.offsets.forget_topic(name)
                 for partition in topic.partitions:
                     await self._flusher.forget(partition.log)
                     await self.in_thread(partition.log.delete)
-                self._store.forget_deleted((topic.topic_id,))
+                self.offsets.forget_topic(name)  # on a full disk, there is room for it now
+                await self._stored(lambda: self._store.forget_deleted((topic.topic_id,)))
             except BrokerError as error:
                 logger.error("topic %r was deleted, but not all of it is gone: %s", name, error)
 
+    @to_its_end
     async def alter_topic(self, name: str, configs: dict[str, str]) -> Topic:
         """Change some of a topic's settings; durable when this returns. Raises BrokerError."""
         async with self._changes:
@@ -251,7 +260,7 @@ class Broker:
             current = {record.name: record for record in self._store.topics}[name]
             configs = current.configs | configs
             config = self._topic_config(configs)
-            self._store.alter_topic(name, configs)
+            await self._stored(lambda: self._store.alter_topic(name, configs))
             topic.config = config
             for partition in topic.partitions:
                 partition.settings = self._partition_settings(config)
@@ -336,9 +345,9 @@ class Broker:
 
     # --- producers, parked batches, retention -------------------------------------------------------------
 
-    def next_producer_id(self) -> int:
-        """A producer id that nobody has had."""
-        return self._store.next_producer_id()
+    async def next_producer_id(self) -> int:
+        """A producer id that nobody has had. Raises BrokerError."""
+        return await self._stored(self._store.next_producer_id)
 
     def _parking_began(self, partition: Partition) -> None:
         if not self._parking:

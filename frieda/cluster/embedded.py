@@ -3,11 +3,15 @@
 The file is JSON, replaced as a whole and synced before a change counts as made, so that a kill at any line
 leaves the old state or the new one. Producer ids are handed out from blocks: the file says from where the
 next block starts, and what is left of a block is skipped after a restart.
+
+To replace the file takes room for another one, which a full disk does not have. So that a deletion, which frees
+space, can still be noted there, a second file keeps some room in reserve and is given up for it.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Iterable
@@ -15,10 +19,15 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from frieda.errors import ErrorCode, StorageError
-from frieda.storage.filesystem import FileSystem, read_file, replace_file
+from frieda.storage.filesystem import FileSystem, read_file, replace_file, storage_error
 from frieda.storage.folder import DataFolder
 
+logger = logging.getLogger(__name__)
+
 FILE_NAME: Final = "metadata.json"
+RESERVE_NAME: Final = "metadata.reserve"
+RESERVE_BYTES: Final = 64 * 1024
+"""The least that is kept in reserve; a large file of metadata has twice its own size."""
 FORMAT_VERSION: Final = 1
 PRODUCER_ID_BLOCK: Final = 1000
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
@@ -37,7 +46,10 @@ class TopicRecord:
 
 
 class EmbeddedStore:
-    """Owned by the broker; every change is durable when its method returns. Not for several threads."""
+    """Owned by the broker; every change is durable when its method returns, and asks the disk for that.
+
+    One change at a time; it may run in a thread while others read `topics`.
+    """
 
     def __init__(self, filesystem: FileSystem, folder: DataFolder) -> None:
         """Load, or begin, the metadata of `folder`.
@@ -46,6 +58,8 @@ class EmbeddedStore:
         """
         self._filesystem = filesystem
         self._path = os.path.join(folder.path, FILE_NAME)
+        self._reserve_path = os.path.join(folder.path, RESERVE_NAME)
+        self._reserve_bytes = 0
         self.cluster_id = uuid.uuid4().hex
         self._topics: dict[str, TopicRecord] = {}
         self._deleted: frozenset[bytes] = frozenset()
@@ -54,6 +68,7 @@ class EmbeddedStore:
         content = read_file(filesystem, self._path, MAX_FILE_BYTES)
         if content is not None:
             self._load(content)
+            self._keep_reserve(len(content))
             return
         if logs := folder.partitions():
             raise StorageError(
@@ -83,7 +98,7 @@ class EmbeddedStore:
         """Forget a topic. Its id stays in `deleted_topic_ids` until `forget_deleted`. Raises KeyError."""
         remaining = dict(self._topics)
         gone = remaining.pop(name)
-        self._change(remaining, self._deleted | {gone.topic_id})
+        self._change(remaining, self._deleted | {gone.topic_id}, frees_space=True)
 
     @property
     def deleted_topic_ids(self) -> frozenset[bytes]:
@@ -94,7 +109,7 @@ class EmbeddedStore:
         """The logs of these topics are gone."""
         remaining = self._deleted.difference(topic_ids)
         if remaining != self._deleted:
-            self._change(self._topics, remaining)
+            self._change(self._topics, remaining, frees_space=True)
 
     def next_producer_id(self) -> int:
         """A producer id that no one has had, also after a crash. Raises StorageError."""
@@ -111,18 +126,22 @@ class EmbeddedStore:
         return producer_id
 
     def _change(
-        self, topics: dict[str, TopicRecord], deleted: frozenset[bytes] | None = None
+        self,
+        topics: dict[str, TopicRecord],
+        deleted: frozenset[bytes] | None = None,
+        *,
+        frees_space: bool = False,
     ) -> None:
         before = self._topics, self._deleted
         self._topics = topics
         self._deleted = self._deleted if deleted is None else deleted
         try:
-            self._save()
+            self._save(frees_space=frees_space)
         except StorageError:
             self._topics, self._deleted = before
             raise
 
-    def _save(self) -> None:
+    def _save(self, *, frees_space: bool = False) -> None:
         document = {
             "format": FORMAT_VERSION,
             "cluster_id": self.cluster_id,
@@ -137,7 +156,41 @@ class EmbeddedStore:
                 for record in self._topics.values()
             },
         }
-        replace_file(self._filesystem, self._path, json.dumps(document, indent=1).encode())
+        content = json.dumps(document, indent=1).encode()
+        try:
+            replace_file(self._filesystem, self._path, content)
+        except StorageError as error:
+            if not frees_space or error.code is not ErrorCode.DISK_FULL:
+                raise
+            self._give_up_reserve()
+            replace_file(self._filesystem, self._path, content)
+        self._keep_reserve(len(content))
+
+    def _keep_reserve(self, content_bytes: int) -> None:
+        """Hold room for a file of this size and somewhat more. Where there is none, the next change tries again."""
+        wanted = max(RESERVE_BYTES, 2 * content_bytes)
+        if self._reserve_bytes >= wanted:
+            return
+        try:
+            file = self._filesystem.open(self._reserve_path, create=True)
+            try:
+                file.allocate(0, wanted)
+            finally:
+                file.release()
+        except OSError as error:
+            logger.warning(
+                "no space is kept in reserve: %s; on a full disk a topic can perhaps not be deleted",
+                error,
+            )
+        else:
+            self._reserve_bytes = wanted
+
+    def _give_up_reserve(self) -> None:
+        self._reserve_bytes = 0
+        try:
+            self._filesystem.unlink(self._reserve_path)
+        except OSError as error:
+            raise storage_error(error, f"cannot remove {self._reserve_path}") from error
 
     def _load(self, content: bytes) -> None:
         try:

@@ -165,6 +165,47 @@ def test_a_change_that_cannot_be_stored_has_not_happened(
     assert state_of(reopened(filesystem)) == state_of(store)
 
 
+def test_on_a_full_disk_a_topic_can_be_deleted_and_nothing_else_is_changed(
+    filesystem: MemoryFileSystem,
+) -> None:
+    store = opened(filesystem)
+    for number in range(1000):  # more metadata than the least reserve holds
+        store.create_topic(f"topic-{number}", 1, {"retention.ms": "1"})
+    filesystem.capacity_bytes = filesystem.used_bytes
+    before = state_of(store)
+    for change in (
+        lambda: store.create_topic("new", 1, {}),
+        lambda: store.alter_topic("topic-7", {"flush": "batch"}),
+        store.next_producer_id,
+    ):
+        with pytest.raises(StorageError, match="free some space") as caught:
+            change()
+        assert caught.value.code is ErrorCode.DISK_FULL
+        assert state_of(store) == state_of(reopened(filesystem)) == before
+    gone = {topic.topic_id for topic in store.topics[:2]}
+    store.delete_topic("topic-0")
+    store.delete_topic("topic-1")
+    assert reopened(filesystem).deleted_topic_ids == gone
+    store.forget_deleted(gone)
+    assert len(reopened(filesystem).topics) == 998
+    filesystem.heal()
+    store.create_topic("new", 1, {})
+    filesystem.capacity_bytes = filesystem.used_bytes
+    store.delete_topic("new")  # the reserve was made again
+
+
+def test_the_reserve_is_kept_across_restarts_also_when_someone_removed_it(
+    filesystem: MemoryFileSystem,
+) -> None:
+    opened(filesystem).create_topic("events", 1, {})
+    filesystem.unlink("/data/metadata.reserve")
+    store = opened(filesystem.after_kill())
+    filesystem = store._filesystem  # type: ignore[assignment]
+    filesystem.capacity_bytes = filesystem.used_bytes
+    store.delete_topic("events")
+    assert reopened(filesystem).topics == ()
+
+
 operations = st.lists(
     st.tuples(
         st.sampled_from(["create", "alter", "delete", "forget", "producer"]),

@@ -16,15 +16,25 @@ from frieda import Producer
 from frieda.broker.server import Server
 from frieda.errors import BrokerError, DeliveryTimeoutError, ErrorCode
 from frieda.testing.brokers import BrokerProcess, running_server
-from frieda.testing.conversation import create_topic, fetch_values, health_of, produce, topic_id_of
+from frieda.testing.conversation import (
+    create_topic,
+    eventually,
+    fetch_values,
+    health_of,
+    produce,
+    topic_id_of,
+)
 from frieda.testing.filesystem import MemoryFileSystem
 from frieda.testing.raw_client import RawClient, raw_client
 from frieda.wire.messages import (
+    AlterTopicsRequest,
     CommitOffsetsRequest,
     DeleteTopicsRequest,
+    DescribeTopicsRequest,
     FetchOffsetsRequest,
     InitProducerRequest,
     OffsetCommit,
+    TopicChange,
 )
 
 DATA = "/data"
@@ -222,6 +232,46 @@ async def test_a_topic_that_cannot_be_made_on_a_full_disk_leaves_its_name_free(
     topic_id = await create_topic(client, partitions=2)
     await produce(client, topic_id, b"x")
     assert await stored_after_a_crash(filesystem) == [b"x"]
+
+
+async def test_deleting_a_topic_makes_room_on_a_full_disk_and_altering_one_is_refused(
+    filesystem: MemoryFileSystem, client: RawClient
+) -> None:
+    topic_id = await create_topic(client)
+    kept_id = await create_topic(client, "kept")
+    commits = (OffsetCommit("events", 0, 5, -1, ""),)
+    await client.call(CommitOffsetsRequest("g", "", -1, commits))
+    filesystem.capacity_bytes = filesystem.used_bytes + 100_000
+    await fill(client, topic_id, bytes(10_000))
+    filesystem.capacity_bytes = filesystem.used_bytes
+    before = (await client.call(DescribeTopicsRequest(("kept",)))).topics
+    changes = (TopicChange("kept", {"retention.ms": "1"}),)
+    (refused,) = (await client.call(AlterTopicsRequest(changes))).topics
+    assert refused.error_code == ErrorCode.DISK_FULL
+    assert "free some space" in refused.detail
+    assert (await client.call(DescribeTopicsRequest(("kept",)))).topics == before
+    (outcome,) = (await client.call(DeleteTopicsRequest(("events",)))).topics
+    assert outcome.error_code == 0, outcome.detail
+    assert not [path for path in filesystem.paths() if "events" in path]
+    assert (await client.call(FetchOffsetsRequest("g", None))).partitions == ()
+    await produce(client, kept_id, bytes(10_000))
+    (altered,) = (await client.call(AlterTopicsRequest(changes))).topics
+    assert altered.error_code == 0, altered.detail
+
+
+async def test_a_deletion_goes_on_when_its_client_leaves(
+    filesystem: MemoryFileSystem, server: Server
+) -> None:
+    async with raw_client(server.urls[0]) as client:
+        for name in ("events", "more"):
+            await produce(client, await create_topic(client, name, 20), b"x")
+        client.send(DeleteTopicsRequest(("events", "more")))
+        await eventually(lambda: server.broker.topics.get("events") is None, "it has begun")
+    await eventually(
+        lambda: not [path for path in filesystem.paths() if "events" in path], "it is done"
+    )
+    async with raw_client(server.urls[0]) as client:
+        assert await fetch_values(client, await create_topic(client)) == []
 
 
 @pytest.mark.parametrize("operation", ["rename", "list", "sync_directory"])

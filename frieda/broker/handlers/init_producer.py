@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 LAST_EPOCH = 2**15 - 1
 
 
-def handle(broker: Broker, request: Request) -> None:
+async def handle(broker: Broker, request: Request) -> None:
     """The epoch rises by one; a used-up epoch, like a new producer, gets a new id at epoch 0."""
     message: InitProducerRequest = request.message
     if message.transactional_id is not None:
@@ -27,7 +27,7 @@ def handle(broker: Broker, request: Request) -> None:
     if message.producer_id >= 0 and 0 <= message.producer_epoch < LAST_EPOCH - 1:
         request.answer(InitProducerResponse(message.producer_id, message.producer_epoch + 1))
     else:
-        request.answer(InitProducerResponse(broker.next_producer_id(), 0))
+        request.answer(InitProducerResponse(await broker.next_producer_id(), 0))
 
 
 entry = HandlerEntry(ApiKey.INIT_PRODUCER, handle)
