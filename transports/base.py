@@ -1,8 +1,10 @@
 """The contract that every transport keeps: whole messages in, whole messages out, on one event loop.
 
 A *message* is a non-empty sequence of bytes. The transport frames it, moves it and delivers it whole; it
-never looks inside. Messages of one direction arrive in the order they were sent, each exactly once, or
-the connection ends. What differs between transports is only how the bytes travel.
+never looks inside. Messages of one direction arrive each exactly once, or the connection ends. They arrive
+in the order they were sent where the transport is `ordered`; where it is not, those of at most
+ORDERED_BYTES keep their order among themselves, and a larger one may be overtaken by those sent after it (who
+needs more puts numbers into the messages). What differs between transports is only how the bytes travel.
 
 Memory
     A received message is a writable memoryview that is valid *only during the call*. Its receiver may
@@ -32,7 +34,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 if TYPE_CHECKING:
     from frieda.errors import TransportError
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from frieda.transports.polling import PollingEngine
 
 Bytes = bytes | bytearray | memoryview
+
+ORDERED_BYTES: Final = 256
+"""Messages up to this size keep their order among themselves on every transport."""
 
 HELD_BYTES: Final = 16 * 1024
 """With `send_hold_s`: so much leaves without waiting any longer (the default batch of Kafka's producer)."""
@@ -173,6 +178,8 @@ class Transport(ABC):
     """A way to move messages, found by the scheme of a URL (entry point group `frieda.transports`)."""
 
     scheme: str
+    ordered: ClassVar[bool] = True
+    """Do all messages of one direction arrive in the order they were sent?"""
 
     def __init__(self, runtime: TransportRuntime) -> None:
         self.runtime = runtime

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 from frieda.errors import TransportError
 from frieda.transports.base import (
+    ORDERED_BYTES,
     Connection,
     Listener,
     Transport,
@@ -121,6 +123,17 @@ class TransportPair:
     @property
     def client_pool(self) -> BufferPool:
         return self.client.runtime.pool
+
+    def check_arrival(self, arrived: list[bytes], sent: list[bytes]) -> None:
+        """Each message once, and as much of their order kept as this transport promises."""
+        if self.client.ordered:
+            assert arrived == sent
+            return
+        assert Counter(arrived) == Counter(sent)
+        in_order = [
+            [each for each in some if len(each) <= ORDERED_BYTES] for some in (arrived, sent)
+        ]
+        assert in_order[0] == in_order[1]
 
     async def listen(self, url: str) -> None:
         """Listen and remember the listener."""
