@@ -20,6 +20,7 @@ GROUP: Final = "frieda.transports"
 
 BUILT_IN: Final[dict[str, str]] = {
     "tcp": "frieda.transports.tcp:TcpTransport",
+    "shm": "frieda.transports.shm.transport:ShmTransport",
     "memory": "frieda.transports.memory:MemoryTransport",
 }
 

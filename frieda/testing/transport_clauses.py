@@ -9,6 +9,7 @@ from typing import Protocol
 
 import pytest
 
+from frieda.config import PollingMode
 from frieda.errors import (
     BrokenError,
 )
@@ -59,6 +60,9 @@ async def clog(client: Recorder, until_bytes: int = 1) -> int:
 class TransportUnderTest:
     """What a test class says about its transport, and how the clauses reach it."""
 
+    polling: PollingMode = "event"
+    """The mode of the polling engines."""
+
     def make_url(self) -> str:
         """Where to listen: a new address at each call."""
         raise NotImplementedError
@@ -76,7 +80,11 @@ class TransportUnderTest:
     ) -> AbstractAsyncContextManager[TransportPair]:
         """A listening pair; `limits` are fields of TransportLimits."""
         return transport_pair(
-            self.make_url(), open_with=self.open_transport, buffers=buffers, **limits
+            self.make_url(),
+            open_with=self.open_transport,
+            buffers=buffers,
+            polling=self.polling,
+            **limits,
         )
 
     async def raw(self, pair: TransportPair) -> RawPeer:

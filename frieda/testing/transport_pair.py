@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
+from frieda.config import PollingMode
 from frieda.errors import TransportError
 from frieda.transports.base import (
     ORDERED_BYTES,
@@ -157,10 +158,12 @@ class TransportPair:
 
 
 def make_runtime(
-    limits: TransportLimits = TEST_LIMITS, buffers: dict[int, int] | None = None
+    limits: TransportLimits = TEST_LIMITS,
+    buffers: dict[int, int] | None = None,
+    polling: PollingMode = "event",
 ) -> TransportRuntime:
-    """A runtime with small bounds and a loop that sleeps. Close its engine and its pool."""
-    engine = PollingEngine("event")
+    """A runtime with small bounds and a loop that sleeps, or not. Close its engine and its pool."""
+    engine = PollingEngine(polling)
     engine.start()
     return TransportRuntime(
         pool=BufferPool(buffers or TEST_BUFFERS, trace=True), engine=engine, limits=limits
@@ -173,6 +176,7 @@ async def transport_pair(
     *,
     open_with: Callable[[str, TransportRuntime], Transport] = open_transport,
     buffers: dict[int, int] | None = None,
+    polling: PollingMode = "event",
     **limits: float,
 ) -> AsyncIterator[TransportPair]:
     """A pair that listens at `url`; `limits` are fields of TransportLimits.
@@ -182,7 +186,7 @@ async def transport_pair(
     """
     descriptors = open_descriptors()
     bounds = replace(TEST_LIMITS, **limits)  # type: ignore[arg-type]
-    server, client = make_runtime(bounds, buffers), make_runtime(bounds, buffers)
+    server, client = (make_runtime(bounds, buffers, polling) for _ in range(2))
     pair = TransportPair(open_with(url, server), open_with(url, client))
     await pair.listen(url)
     try:
@@ -196,7 +200,7 @@ async def transport_pair(
         await turns()
         for runtime in (server, client):
             runtime.engine.close()
-            await eventually(lambda: open_descriptors() <= descriptors, "descriptors closed")
+        await eventually(lambda: open_descriptors() <= descriptors, "descriptors closed")
     assert [len(each.losses) for each in everyone] == [1] * len(everyone)
     assert server.pool.close() == ()
     assert client.pool.close() == ()

@@ -39,7 +39,7 @@ MAX_NUMBER: Final = 2**64 - 1
 
 LIMIT_RANGES: Final[dict[str, tuple[int, int]]] = {
     "slot_bytes": (256, 8 * 1024 * 1024),
-    "window": (2, 4096),
+    "window": (8, 4096),
     "max_reads": (1, 1024),
     "source_bytes": (64 * 1024, 1024 * 1024 * 1024),
     "max_message_bytes": (1, 2**31 - 1),
