@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
 from frieda.errors import (
@@ -44,12 +43,6 @@ from frieda.transports.wire import nobody
 
 LINGER_S: Final = 1.0
 """How long a closed connection waits for the peer to go after CLOSE."""
-
-
-class _State(Enum):
-    OPEN = "open"
-    CLOSING = "closing"
-    ENDED = "ended"
 
 
 class RdmaShare:
@@ -78,7 +71,6 @@ class RdmaConnection(Connection):
         runtime = share.runtime
         limits = runtime.limits
         self._loop = asyncio.get_running_loop()
-        self._queue_pair: QueuePair | None = queue_pair
         self._peer = queue_pair.peer
         self._deadlines = deadlines = share.deadlines
         self._receiver: Receiver | None = None
@@ -89,8 +81,8 @@ class RdmaConnection(Connection):
         self._message_sweeps = deadlines.sweeps_in(limits.message_timeout_s)
         self._write_timeout_s = limits.write_timeout_s
         self._write_sweeps = deadlines.sweeps_in(limits.write_timeout_s)
-        self._state = _State.OPEN
-        self._open = True  # the same, for the hot path
+        self._open = True
+        self._ended = False  # neither: CLOSING
         self._error: TransportError | None = None
         self._closed_by_us = False
         self._lost = asyncio.Event()
@@ -107,12 +99,12 @@ class RdmaConnection(Connection):
             note_activity=runtime.engine.note_activity,
             defer=self._loop.call_soon,
         )
+        self._sender = self._channel.sender
 
     def ready(self, make_receiver: Callable[[Connection], Receiver]) -> None:
         """The peer is ready: make the receiver and begin. Raises what `make_receiver` raises, after an `abort`."""
-        assert self._queue_pair is not None
         try:
-            self._queue_pair.start(self._channel)  # nothing comes before the next poll
+            self._channel.start()  # nothing comes before the next poll
             receiver = make_receiver(self)
         except BaseException:
             self.abort()
@@ -124,7 +116,7 @@ class RdmaConnection(Connection):
 
     def send(self, head: Bytes, body: Bytes | None = None, lease: Lease | None = None) -> None:
         if self._open:
-            self._channel.send(head, body, lease)
+            self._sender.send(head, body, lease)
             return
         if lease is not None:
             lease.release()
@@ -134,7 +126,7 @@ class RdmaConnection(Connection):
 
     @property
     def queued_bytes(self) -> int:
-        return 0 if self._state is _State.ENDED else self._channel.queued_bytes
+        return 0 if self._ended else self._sender.queued_bytes
 
     def pause_receiving(self) -> None:
         if self._open:
@@ -145,7 +137,7 @@ class RdmaConnection(Connection):
             self._channel.resume()
 
     async def close(self, timeout_s: float = 5.0) -> None:
-        if self._state is _State.OPEN:
+        if self._open:
             self._begin_close()
         try:
             async with asyncio.timeout(timeout_s):
@@ -158,7 +150,7 @@ class RdmaConnection(Connection):
             raise
 
     def abort(self) -> None:
-        if self._state is not _State.ENDED:
+        if not self._ended:
             self._closed_by_us = True
             self._end(None)
 
@@ -178,9 +170,9 @@ class RdmaConnection(Connection):
     def queue_grew(self) -> None:
         if not self._write_since:
             self._write_since = self._deadlines.sweeps
-            self._progress = self._channel.progress
+            self._progress = self._sender.progress
             self._deadlines.watch(self)
-        queued = self._channel.queued_bytes
+        queued = self._sender.queued_bytes
         if queued > self._hard_limit_bytes:
             self._break(
                 BrokenError(
@@ -201,7 +193,7 @@ class RdmaConnection(Connection):
                 try:
                     self._receiver.sending_resumed()
                 except Exception as error:  # noqa: BLE001 - ends this connection only
-                    self.receiving_failed(error)
+                    self.failed(error)
 
     def output_ended(self) -> None:
         self._linger = self._loop.call_later(LINGER_S, self._end, None)
@@ -209,15 +201,14 @@ class RdmaConnection(Connection):
     def message_begun(self) -> None:
         self._deadlines.watch(self)
 
-    def receiving_failed(self, error: Exception) -> None:
+    def failed(self, error: Exception) -> None:
         if isinstance(error, RemoteProtocolError):
-            self._break(BrokenError(f"{self._peer}: {error}"), error)
+            text = f"{self._peer}: {error}"
+        elif isinstance(error, TransportError):
+            text = f"the connection to {self._peer} was lost: {error}"
         else:
-            text = f"{type(error).__name__}: {error}"
-            self._break(BrokenError(f"receiving from {self._peer} failed: {text}"), error)
-
-    def device_failed(self, error: TransportError) -> None:
-        self._break(BrokenError(f"the connection to {self._peer} was lost: {error}"), error)
+            text = f"receiving from {self._peer} failed: {type(error).__name__}: {error}"
+        self._break(BrokenError(text), error)
 
     def peer_ended(self, inside_message: bool) -> None:
         if inside_message:
@@ -231,14 +222,14 @@ class RdmaConnection(Connection):
 
     def check_deadlines(self) -> bool:
         """Break the connection when it is past a deadline; False when there is none to keep."""
-        if self._state is _State.ENDED:
+        if self._ended:
             return False
-        channel, sweeps = self._channel, self._deadlines.sweeps
+        sender, sweeps = self._sender, self._deadlines.sweeps
         if self._write_since:
-            channel.pump()  # a source may be free again that another connection had
-        if self._write_since and channel.progress != self._progress:
-            self._write_since, self._progress = sweeps, channel.progress
-        if channel.overdue(sweeps, self._message_sweeps):
+            sender.try_pump()  # a source may be free again that another connection had
+        if self._write_since and sender.progress != self._progress:
+            self._write_since, self._progress = sweeps, sender.progress
+        if self._channel.overdue(sweeps, self._message_sweeps):
             self._break(
                 BrokenError(
                     f"a message from {self._peer} was not complete within {self._message_timeout_s:g} s"
@@ -251,28 +242,26 @@ class RdmaConnection(Connection):
                     f"for {self._write_timeout_s:g} s"
                 )
             )
-        return self._state is not _State.ENDED and bool(self._write_since or channel.inside_message)
+        return bool(self._write_since or self._channel.inside_message)
 
     # ---- ending
 
     def _begin_close(self) -> None:
-        self._state = _State.CLOSING
         self._open = False
         self._closed_by_us = True
         self._channel.throw_away()
-        if self._state is _State.CLOSING:
-            self._channel.close_output()
+        self._sender.close_output()
 
     def _break(self, error: TransportError, cause: Exception | None = None) -> None:
-        if self._state is not _State.ENDED:
+        if not self._ended:
             error.__cause__ = cause
             self._end(None if self._closed_by_us else error)
 
     def _end(self, error: TransportError | None) -> None:
         """From here on nothing is sent or delivered; what is queued is given back."""
-        if self._state is _State.ENDED:
+        if self._ended:
             return
-        self._state = _State.ENDED
+        self._ended = True
         self._open = False
         self._error = error
         if self._linger is not None:
@@ -282,11 +271,8 @@ class RdmaConnection(Connection):
         self._loop.call_soon(self._finish)
 
     def _finish(self) -> None:
-        """Close the queue pair, give back what the device had, and tell the receiver."""
-        queue_pair, self._queue_pair = self._queue_pair, None
-        if queue_pair is not None:
-            queue_pair.close()
-        self._channel.let_go(_NOBODY, nobody)
+        """Close the queue pair, and tell the receiver."""
+        self._channel.close(_NOBODY, nobody)
         self._lost.set()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
@@ -306,9 +292,7 @@ class _Nobody:
 
     def message_begun(self) -> None: ...
 
-    def receiving_failed(self, error: Exception) -> None: ...
-
-    def device_failed(self, error: TransportError) -> None: ...
+    def failed(self, error: Exception) -> None: ...
 
     def peer_ended(self, inside_message: bool) -> None: ...
 
