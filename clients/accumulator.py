@@ -222,8 +222,9 @@ class Accumulator:
         for index in range(metadata.partition_count):
             if index < len(topic.lanes):
                 lane = topic.lanes[index]
-                if lane.request.topic_id != metadata.topic_id:
-                    lane.request = sender.request_for(metadata.topic_id, index)
+                if lane.topic_id != metadata.topic_id:
+                    lane.topic_id = metadata.topic_id
+                    lane.prefix = sender.prefix_for(metadata.topic_id, index)
                 lane.connection = self._network.open_connection_for(topic.name, index)
             else:
                 topic.lanes.append(sender.make_lane(topic.name, index, metadata.topic_id))

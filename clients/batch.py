@@ -49,6 +49,7 @@ class Batch:
         "entries",
         "error",
         "first_ordinal",
+        "lane",
         "parent",
         "parts",
         "record_count",
@@ -69,6 +70,7 @@ class Batch:
         self.first_ordinal = first_ordinal
         """The number of its first record in the partition's send order; never wraps."""
         self.deadline_ns = deadline_ns
+        self.lane: Any = None
         self.builder: BatchBuilder | None = BatchBuilder(batch_bytes) if batch_bytes else None
         self.entries: list[Any] = []
         """Who waits: a future for one record, or a Span."""

@@ -2,15 +2,19 @@
 
 The protocol (correlation, credit, versions) is `frieda.protocol.client`; this module adds the deadline of each
 request and the queue of what the broker has no credit for yet. Everything runs on one event loop.
+
+A produce has a way of its own in (`produce`) and out, straight to who waits for it: it is what every acknowledged
+record costs. All other requests are made by `submit` and `call`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Final
 
+from frieda.clients.asking import Asker, OnAnswer, OnProduced, Queued
 from frieda.errors import (
     BrokenError,
     BrokerError,
@@ -20,31 +24,30 @@ from frieda.errors import (
     FriedaError,
     TransportError,
 )
-from frieda.protocol.client import Answer, ClientProtocol, Outgoing
-from frieda.wire.messages import HelloResponse, ProduceRequest, ProduceResponse
+from frieda.protocol.client import PRODUCE, Answer, ClientProtocol, InFlight, Outgoing
+from frieda.wire.messages import HelloResponse
+from frieda.wire.produce import (
+    ACKS_AT,
+    ANSWER_BYTES,
+    ANSWER_MARK,
+    pack_correlation_id,
+    unpack_produced,
+)
 
 if TYPE_CHECKING:
     from frieda.clock import Clock
     from frieda.transports.base import Bytes, Connection, Transport
     from frieda.transports.buffers import Lease
 
-OnAnswer = Callable[["Answer | FriedaError", "Lease | None"], None]
 OnLost = Callable[["BrokerConnection", "TransportError | None"], None]
-Response = TypeVar("Response")
 
 MAX_WAITING_REQUESTS: Final = 10_000
 """Requests of one connection that may wait for the broker's credit."""
 _LEAST_SWEEP_S: Final = 0.005
+_NEVER: Final = 2**63
 
 
-class _Waiting(NamedTuple):
-    """A request that waits for credit."""
-
-    request: Any
-    on_answer: OnAnswer
-    body: Bytes | None
-    lease: Lease | None
-    deadline_ns: int
+_new = tuple.__new__
 
 
 class BrokerConnection:
@@ -55,7 +58,7 @@ class BrokerConnection:
     """
 
     __slots__ = (
-        "_default_timeout_s",
+        "_default_timeout_ns",
         "_heard",
         "_last_heard_ns",
         "_loop",
@@ -63,8 +66,8 @@ class BrokerConnection:
         "_now_ns",
         "_on_lost",
         "_paused",
-        "_pending",
         "_protocol",
+        "_ready",
         "_sweep",
         "_transport",
         "_waiting",
@@ -91,13 +94,13 @@ class BrokerConnection:
         self._transport = transport
         self._protocol = protocol
         self._now_ns = clock.monotonic_ns
-        self._default_timeout_s = default_timeout_s
+        self._default_timeout_ns = int(default_timeout_s * 1e9)
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[int, tuple[OnAnswer, int, int]] = {}
-        self._waiting: deque[_Waiting] = deque()
+        self._waiting: deque[Queued] = deque()
         self._paused = False
+        self._ready = False  # open, greeted, not paused, and nobody waits for credit
         self._sweep: asyncio.TimerHandle | None = None
-        self._next_sweep_ns = 0
+        self._next_sweep_ns = _NEVER
         self._heard = True
         self._last_heard_ns = clock.monotonic_ns()
         self._on_lost: OnLost | None = None
@@ -131,6 +134,7 @@ class BrokerConnection:
         (connection,) = made
         try:
             await connection._greet(connect_timeout_s)
+            connection._look()
         except BaseException as error:
             connection.abort()
             if isinstance(error, BrokerError) and error.code is ErrorCode.REQUEST_TIMED_OUT:
@@ -153,12 +157,29 @@ class BrokerConnection:
     @property
     def in_flight(self) -> int:
         """Requests without an answer, those that wait for credit included."""
-        return len(self._pending) + len(self._waiting)
+        return len(self._protocol.in_flight) - self.abandoned + len(self._waiting)
 
     @property
     def queued_bytes(self) -> int:
         """What the transport has not handed over yet."""
         return self._transport.queued_bytes
+
+    def produce(self, prefix: bytes, batch: Bytes, on_produced: OnProduced, subject: Any) -> None:
+        """Send a record batch now, or once the broker has credit for it; `prefix` is by `wire.produce`.
+
+        `on_produced(subject, base_offset, error)` is called exactly once, on the loop, within the default timeout;
+        base_offset is -1 with an error, and with acks=0, when it is called as soon as the transport has taken the
+        batch, which may be before this returns. `subject` is not None; who it is does not matter here.
+        Raises as `submit`, and calls nobody then.
+        """
+        now_ns = self._now_ns()
+        asker = _new(Asker, (on_produced, subject, now_ns + self._default_timeout_ns, now_ns))
+        protocol = self._protocol
+        if self._ready and len(protocol.in_flight) < protocol.max_in_flight:
+            self._send_produce(prefix, asker, batch)
+        else:
+            protocol.version_of(PRODUCE)
+            self._later(prefix, asker, batch, None)
 
     def submit(
         self,
@@ -173,34 +194,17 @@ class BrokerConnection:
         `on_answer(answer, lease)` is called exactly once, on the loop: with the Answer (its `error` is None),
         or with a FriedaError: a BrokerError is what the broker said (or REQUEST_TIMED_OUT after `timeout_s`), a
         TransportError means that nobody knows whether the request was done. The answer's body is valid
-        during the call only. A produce with acks=0 is answered when the transport has taken it, which may
-        be before this returns, with offset -1.
+        during the call only.
         Raises ClosedError or BrokenError on an ended connection, LocalProtocolError for a message that is
         too large and BrokerError for an API the broker lacks or a full queue; `on_answer` is not called then.
         """
-        if timeout_s is None:
-            timeout_s = self._default_timeout_s
         now_ns = self._now_ns()
-        deadline_ns = now_ns + int(timeout_s * 1e9)
-        if not self.is_open:
-            self._refuse(lease)
-        if self._waiting or self._paused or self._protocol.credit <= 0:
-            if len(self._waiting) >= MAX_WAITING_REQUESTS:
-                if lease is not None:
-                    lease.release()
-                raise BrokerError(
-                    ErrorCode.BUSY, f"{MAX_WAITING_REQUESTS} requests wait for {self.url} already"
-                )
-            self._waiting.append(_Waiting(request, on_answer, body, lease, deadline_ns))
-            self._watch(deadline_ns)
-            return
-        try:
-            outgoing = self._protocol.request(request)
-        except FriedaError:
-            if lease is not None:
-                lease.release()
-            raise
-        self._send(outgoing, request, on_answer, body, lease, deadline_ns, now_ns)
+        timeout_ns = self._default_timeout_ns if timeout_s is None else int(timeout_s * 1e9)
+        asker = Asker(on_answer, None, now_ns + timeout_ns, now_ns)
+        if self._waiting or self._paused or not self.is_open or self._protocol.credit <= 0:
+            self._later(request, asker, body, lease)
+        else:
+            self._send(request, asker, body, lease)
 
     async def call(
         self, request: Any, timeout_s: float | None = None, *, body: Bytes | None = None
@@ -237,21 +241,23 @@ class BrokerConnection:
     def message_received(self, message: memoryview, lease: Lease | None) -> None:
         """One answer. A RemoteProtocolError escapes: the transport then breaks the connection with it."""
         self._heard = True
-        answer = self._protocol.receive(message)
-        if answer is None:
-            if self.on_complaint is not None:
-                self.on_complaint()
-            return
-        pending = self._pending.pop(answer.correlation_id, None)
-        if pending is not None:
-            pending[0](answer if answer.error is None else answer.error, lease)
-        else:
-            self.abandoned -= 1
-        if self._waiting:
-            self._send_waiting()
+        if message[0] == ANSWER_MARK and len(message) == ANSWER_BYTES:
+            _, correlation_id, base_offset, _ = unpack_produced(message)
+            in_flight = self._protocol.in_flight
+            found = in_flight.get(correlation_id)
+            if found is not None:
+                on_answer, subject, _, _ = found[1]
+                if on_answer is not None and subject is not None:
+                    del in_flight[correlation_id]
+                    on_answer(subject, base_offset, None)
+                    if self._waiting:
+                        self._send_waiting()
+                    return
+        self._answered(message, lease)
 
     def sending_paused(self) -> None:
         self._paused = True
+        self._look()
 
     def sending_resumed(self) -> None:
         self._paused = False
@@ -274,74 +280,114 @@ class BrokerConnection:
                 answered.set_result(None)
 
         now_ns = self._now_ns()
-        deadline_ns = now_ns + int(timeout_s * 1e9)
-        self._send(self._protocol.greet(), None, on_answer, None, None, deadline_ns, now_ns)
+        asker = Asker(on_answer, None, now_ns + int(timeout_s * 1e9), now_ns)
+        self._hand_over(self._protocol.greet(asker), asker, None, None)
         await answered
 
-    def _send(
-        self,
-        outgoing: Outgoing,
-        request: Any,
-        on_answer: OnAnswer,
-        body: Bytes | None,
-        lease: Lease | None,
-        deadline_ns: int,
-        now_ns: int,
+    def _answered(self, message: memoryview, lease: Lease | None) -> None:
+        answer = self._protocol.receive(message)
+        if answer is None:
+            if self.on_complaint is not None:
+                self.on_complaint()
+            return
+        asker: Asker = answer.kept
+        if asker.on_answer is None:
+            self.abandoned -= 1
+        elif answer.error is not None:
+            asker.fail(answer.error)
+        else:
+            asker.on_answer(answer, lease)
+        if self._waiting:
+            self._send_waiting()
+
+    def _send_produce(self, prefix: bytes, asker: Asker, batch: Bytes | None) -> None:
+        # By hand what `ClientProtocol.request` and `_hand_over` do, since every acknowledged record passes here.
+        protocol = self._protocol
+        in_flight = protocol.in_flight
+        correlation_id = protocol.next_correlation_id
+        protocol.next_correlation_id = correlation_id + 1
+        in_flight[correlation_id] = (PRODUCE, asker)
+        try:
+            self._transport.send(prefix + pack_correlation_id(correlation_id), batch)
+        except FriedaError:
+            # The end of the connection may have answered it already.
+            if in_flight.pop(correlation_id, None) is not None:
+                raise
+            return
+        if asker[2] < self._next_sweep_ns:
+            self._watch(asker[2])
+        if prefix[ACKS_AT] == 0 and in_flight.pop(correlation_id, None) is not None:
+            asker[0](asker[1], -1, None)  # type: ignore[misc]
+
+    def _send(self, request: Any, asker: Asker, body: Bytes | None, lease: Lease | None) -> None:
+        try:
+            outgoing = self._protocol.request(request, asker)
+        except FriedaError:
+            if lease is not None:
+                lease.release()
+            raise
+        self._hand_over(outgoing, asker, body, lease)
+
+    def _hand_over(
+        self, outgoing: Outgoing, asker: Asker, body: Bytes | None, lease: Lease | None
     ) -> None:
-        correlation_id = outgoing.correlation_id
-        self._pending[correlation_id] = (on_answer, deadline_ns, now_ns)
         try:
             self._transport.send(outgoing.head, body, lease)
         except FriedaError:
-            self._protocol.forget(correlation_id)
             # The end of the connection may have answered it already.
-            if self._pending.pop(correlation_id, None) is None:
-                return
-            raise
-        if type(request) is ProduceRequest and request.acks == 0:
-            self._protocol.forget(correlation_id)
-            if self._pending.pop(correlation_id, None) is not None:
-                on_answer(_acks_0_answer(correlation_id), None)
+            if self._protocol.in_flight.pop(outgoing.correlation_id, None) is not None:
+                raise
             return
-        if deadline_ns < self._next_sweep_ns or self._sweep is None:
-            self._watch(deadline_ns)
+        self._watch(asker.deadline_ns)
+
+    def _later(self, request: Any, asker: Asker, body: Bytes | None, lease: Lease | None) -> None:
+        """Queue a request that cannot leave now. Raises as `submit`."""
+        try:
+            if not self.is_open:
+                raise BrokenError(f"the connection to {self.url} has ended")
+            if len(self._waiting) >= MAX_WAITING_REQUESTS:
+                raise BrokerError(
+                    ErrorCode.BUSY, f"{MAX_WAITING_REQUESTS} requests wait for {self.url} already"
+                )
+        except FriedaError:
+            if lease is not None:
+                lease.release()
+            raise
+        self._waiting.append(Queued(request, asker, body, lease))
+        self._look()
+        self._watch(asker.deadline_ns)
 
     def _send_waiting(self) -> None:
         while self._waiting and not self._paused and self._protocol.credit > 0:
-            waiting = self._waiting.popleft()
+            request, asker, body, lease = self._waiting.popleft()
             try:
-                outgoing = self._protocol.request(waiting.request)
+                if type(request) is bytes:
+                    self._send_produce(request, asker, body)
+                else:
+                    self._send(request, asker, body, lease)
             except FriedaError as error:
-                if waiting.lease is not None:
-                    waiting.lease.release()
-                waiting.on_answer(error, None)
-                continue
-            try:
-                self._send(outgoing, *waiting, self._now_ns())
-            except FriedaError as error:
-                waiting.on_answer(error, None)
+                asker.fail(error)
+        self._look()
 
-    def _refuse(self, lease: Lease | None) -> None:
-        if lease is not None:
-            lease.release()
-        raise BrokenError(f"the connection to {self.url} has ended")
+    def _look(self) -> None:
+        """Whether a produce may leave at once, but for the broker's credit."""
+        blocked = self._paused or self._waiting or not self._protocol.speaks(PRODUCE)
+        self._ready = self.is_open and not blocked
 
     def _end(self, for_requests: TransportError, cause: TransportError | None = None) -> None:
         if not self.is_open:
             return
         self.is_open = False
-        self._protocol.close()
+        in_flight = self._protocol.close()
+        waiting, self._waiting = self._waiting, deque()
+        self._look()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
-        pending, self._pending = self._pending, {}
-        waiting, self._waiting = self._waiting, deque()
-        for on_answer, _, _ in pending.values():
-            on_answer(for_requests, None)
+        for _, asker in in_flight:
+            asker.fail(for_requests)
         for item in waiting:
-            if item.lease is not None:
-                item.lease.release()
-            item.on_answer(for_requests, None)
+            item.fail(for_requests)
         if self._on_lost is not None:
             self._on_lost(self, cause)
 
@@ -349,9 +395,9 @@ class BrokerConnection:
     # touches it once in a request timeout and not once for each request.
 
     def _watch(self, deadline_ns: int) -> None:
+        if deadline_ns >= self._next_sweep_ns:
+            return
         if self._sweep is not None:
-            if deadline_ns >= self._next_sweep_ns:
-                return
             self._sweep.cancel()
         self._next_sweep_ns = deadline_ns
         wait_s = (deadline_ns - self._now_ns()) / 1e9
@@ -359,39 +405,45 @@ class BrokerConnection:
 
     def _sweep_deadlines(self) -> None:
         self._sweep = None
+        self._next_sweep_ns = _NEVER
         now_ns = self._now_ns()
         if self._heard:
             self._heard = False
             self._last_heard_ns = now_ns
-        overdue = [key for key, item in self._pending.items() if item[1] <= now_ns]
-        late = [self._pending.pop(key) for key in overdue]
-        self.abandoned += len(late)
+        late = self._abandon_late(now_ns)
         # A broker that said nothing at all since the request left is not slow: the connection is dead, though
         # no one told us. What else is in flight on it need not wait for its own deadline.
-        dead = any(self._last_heard_ns <= submitted_ns for _, _, submitted_ns in late)
-        waiting = [item for item in self._waiting if item.deadline_ns <= now_ns]
+        dead = any(self._last_heard_ns <= asker.sent_ns for asker in late)
+        waiting = [item for item in self._waiting if item.asker.deadline_ns <= now_ns]
         if waiting:
-            self._waiting = deque(item for item in self._waiting if item.deadline_ns > now_ns)
-        for on_answer, _, _ in late:
-            on_answer(_timed_out(f"{self.url} did not answer in time"), None)
+            self._waiting = deque(item for item in self._waiting if item.asker.deadline_ns > now_ns)
+            self._look()
+        for asker in late:
+            asker.fail(_timed_out(f"{self.url} did not answer in time"))
         for item in waiting:
-            if item.lease is not None:
-                item.lease.release()
-            item.on_answer(_timed_out(f"{self.url} had no credit for it in time"), None)
+            item.fail(_timed_out(f"{self.url} had no credit for it in time"))
         if not self.is_open:
             return
-        if dead or self.abandoned * 2 > self._protocol.in_flight + self._protocol.credit:
+        if dead or self.abandoned * 2 > self._protocol.max_in_flight:
             # Dead, or most of its credit is with requests that nobody waits for: a fresh one has all of it.
             self.abort()
             return
-        deadlines = [item[1] for item in self._pending.values()]
-        deadlines += [item.deadline_ns for item in self._waiting]
+        in_flight: Iterable[InFlight] = self._protocol.in_flight.values()
+        deadlines = [asker.deadline_ns for _, asker in in_flight if asker.on_answer is not None]
+        deadlines += [item.asker.deadline_ns for item in self._waiting]
         if deadlines:
             self._watch(min(deadlines))
 
-
-def _acks_0_answer(correlation_id: int) -> Answer:
-    return Answer(correlation_id, ProduceResponse(-1, -1), memoryview(b""), None)
+    def _abandon_late(self, now_ns: int) -> list[Asker]:
+        """Those whose time is over; their answers, should they come, are nobody's."""
+        in_flight = self._protocol.in_flight
+        late: list[Asker] = []
+        for correlation_id, (api, asker) in in_flight.items():
+            if asker.on_answer is not None and asker.deadline_ns <= now_ns:
+                late.append(asker)
+                in_flight[correlation_id] = (api, asker._replace(on_answer=None))
+        self.abandoned += len(late)
+        return late
 
 
 def _timed_out(detail: str) -> BrokerError:

@@ -10,7 +10,6 @@ from frieda.clients.batch import Batch
 from frieda.clients.delivery import Identity, PartitionDelivery
 from frieda.model import Header
 from frieda.protocol.reorder import ReorderWindow
-from frieda.wire.messages import ProduceRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,9 +31,10 @@ class Lane:
         "next_ordinal",
         "open",
         "partition",
-        "request",
+        "prefix",
         "retry_timer",
         "topic",
+        "topic_id",
         "window",
     )
 
@@ -42,14 +42,16 @@ class Lane:
         self,
         topic: str,
         partition: int,
-        request: ProduceRequest,
+        topic_id: bytes,
+        prefix: bytes,
         identity: Identity,
         max_in_flight: int,
         batch_bytes: int,
     ) -> None:
         self.topic = topic
         self.partition = partition
-        self.request = request
+        self.topic_id = topic_id
+        self.prefix = prefix
         self.batch_bytes = batch_bytes
         self.delivery = PartitionDelivery(identity, max_in_flight)
         self.window: ReorderWindow[Batch] = ReorderWindow()

@@ -26,12 +26,11 @@ from frieda.errors import (
     TransportError,
 )
 from frieda.model import NO_PRODUCER_ID
-from frieda.protocol.client import Answer
 from frieda.wire.messages import InitProducerRequest, InitProducerResponse, ProduceRequest
+from frieda.wire.produce import produce_prefix
 
 if TYPE_CHECKING:
     from frieda.config import ProducerConfig
-    from frieda.transports.buffers import Lease
 
 _REFRESHES: Final = frozenset(
     {
@@ -71,7 +70,8 @@ class Sender:
         lane = Lane(
             topic,
             partition,
-            self.request_for(topic_id, partition),
+            topic_id,
+            self.prefix_for(topic_id, partition),
             self.identity,
             config.max_in_flight,
             config.batch_bytes,
@@ -80,9 +80,10 @@ class Sender:
         self.lanes.append(lane)
         return lane
 
-    def request_for(self, topic_id: bytes, partition: int) -> ProduceRequest:
+    def prefix_for(self, topic_id: bytes, partition: int) -> bytes:
+        """What is the same in every Produce for a partition."""
         timeout_ms = int(min(self._config.request_timeout_s * 1000, 2**31 - 1))
-        return ProduceRequest(topic_id, partition, self._config.acks, timeout_ms)
+        return produce_prefix(ProduceRequest(topic_id, partition, self._config.acks, timeout_ms))
 
     def begin(self, lane: Lane) -> Batch:
         """Open a batch in a lane. Raises the error that made the producer unusable."""
@@ -183,7 +184,8 @@ class Sender:
             encoded = batch.encode(
                 identity.producer_id, identity.producer_epoch, self._config.compression
             )
-            connection.submit(lane.request, partial(self._answered, lane, batch), encoded)
+            batch.lane = lane
+            connection.produce(lane.prefix, encoded, self._answered, batch)
         except TransportError:
             lane.delivery.lost(batch)
             lane.connection = None
@@ -197,20 +199,19 @@ class Sender:
             self._fail_batch(lane, batch, error)
         return True
 
-    def _answered(
-        self, lane: Lane, batch: Batch, answer: Answer | FriedaError, lease: Lease | None
-    ) -> None:
+    def _answered(self, batch: Batch, base_offset: int, error: FriedaError | None) -> None:
+        lane: Lane = batch.lane
         delivery = lane.delivery
-        if type(answer) is Answer:
+        if error is None:
             if not delivery.acknowledged(batch):
                 return
-            batch.base_offset = answer.response.base_offset
+            batch.base_offset = base_offset
             self._results.settle(lane, batch)
-        elif isinstance(answer, BrokerError):
-            self._refused(lane, batch, answer)
+        elif isinstance(error, BrokerError):
+            self._refused(lane, batch, error)
         else:
             delivery.lost(batch)
-            self.last_refusal = str(answer)
+            self.last_refusal = str(error)
             if lane.connection is not None and not lane.connection.is_open:
                 lane.connection = None
         if self.identity.state is not READY:

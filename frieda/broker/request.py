@@ -6,7 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from frieda.errors import BrokerError, ErrorCode
-from frieda.wire.envelope import encode_answer, encode_error
+from frieda.protocol.server import answer_head
+from frieda.wire.envelope import encode_error
 
 if TYPE_CHECKING:
     from frieda.broker.broker import Broker
@@ -80,7 +81,7 @@ class Request:
     ) -> None:
         """Done. `lease`, which holds `body`, is released when the transport let go of it."""
         try:
-            head = encode_answer(self.correlation_id, response)
+            head = answer_head(self.correlation_id, response)
         except BaseException:
             if lease is not None:
                 lease.release()

@@ -14,14 +14,10 @@ from enum import Enum, auto
 from typing import Any, Final, NamedTuple
 
 from frieda.errors import ErrorCode, RemoteProtocolError
-from frieda.wire.envelope import RequestEnvelope, request_envelope, split_message
-from frieda.wire.messages import APIS, PROTOCOL_VERSION, ApiKey, HelloRequest, ProduceRequest
+from frieda.wire.envelope import RequestEnvelope, encode_answer, split_request
+from frieda.wire.messages import APIS, PROTOCOL_VERSION, Api, ApiKey, HelloRequest, ProduceResponse
+from frieda.wire.produce import REQUEST_HEADER_BYTES, REQUEST_MARK, encode_produced, split_produce
 from frieda.wire.schema import SchemaError, decode_fields
-
-# API, version and correlation id, then the fields of ProduceRequest.
-_PRODUCE_TYPES: Final = (int, int, int, bytes, int, int, int)
-_PRODUCE: Final = int(ApiKey.PRODUCE)
-_new = tuple.__new__
 
 
 class ServerState(Enum):
@@ -63,19 +59,10 @@ class ServerProtocol:
 
     def receive(self, message: memoryview) -> Incoming | Refusal:
         """One message from the client. Raises RemoteProtocolError."""
-        header, body = split_message(message)
-        # The hot path: all fields of a produce are checked by one comparison (saves 1.3 us of 3.5).
-        if (
-            tuple(map(type, header)) == _PRODUCE_TYPES
-            and header[0] == _PRODUCE
-            and header[1] == 0
-            and header[2] >= 0
-            and self.state is _OPEN
-        ):
-            request = _new(ProduceRequest, header[3:])
-            return _new(Incoming, (0, 0, header[2], request, body))
-        envelope = request_envelope(header, body)
-        if self.state is not ServerState.OPEN:
+        if message and message[0] == REQUEST_MARK:
+            return self._produce(message)
+        envelope = split_request(message)
+        if self.state is not _OPEN:
             return self._greeting(envelope)
         api = APIS.get(envelope.api_key)
         if api is None:
@@ -85,11 +72,12 @@ class ServerProtocol:
                 f"no API has the number {envelope.api_key}",
             )
         if not api.min_version <= envelope.version <= api.max_version:
+            return _wrong_version(envelope.correlation_id, envelope.version, api)
+        if api.key == ApiKey.PRODUCE:
             return Refusal(
                 envelope.correlation_id,
-                ErrorCode.UNSUPPORTED_VERSION,
-                f"version {envelope.version} of {api.key.name}; "
-                f"this broker speaks {api.min_version} to {api.max_version}",
+                ErrorCode.INVALID_REQUEST,
+                "a ProduceRequest has a header of its own, not one of msgpack",
             )
         if api.key == ApiKey.HELLO:
             return Refusal(
@@ -107,13 +95,25 @@ class ServerProtocol:
         """The connection ended."""
         self.state = ServerState.CLOSED
 
-    def _greeting(self, envelope: RequestEnvelope) -> Incoming | Refusal:
+    def _produce(self, message: memoryview) -> Incoming | Refusal:
+        version, correlation_id, request = split_produce(message)
+        if self.state is not _OPEN:
+            raise self._not_hello(ApiKey.PRODUCE)
+        api = APIS[ApiKey.PRODUCE]
+        if not api.min_version <= version <= api.max_version:
+            return _wrong_version(correlation_id, version, api)
+        return Incoming(
+            ApiKey.PRODUCE, version, correlation_id, request, message[REQUEST_HEADER_BYTES:]
+        )
+
+    def _not_hello(self, api_key: int) -> RemoteProtocolError:
         if self.state is ServerState.CLOSED:
-            raise RemoteProtocolError("a request after the end of the connection")
-        if envelope.api_key != ApiKey.HELLO:
-            raise RemoteProtocolError(
-                f"the first request must be Hello, not API {envelope.api_key}"
-            )
+            return RemoteProtocolError("a request after the end of the connection")
+        return RemoteProtocolError(f"the first request must be Hello, not API {int(api_key)}")
+
+    def _greeting(self, envelope: RequestEnvelope) -> Incoming | Refusal:
+        if self.state is ServerState.CLOSED or envelope.api_key != ApiKey.HELLO:
+            raise self._not_hello(envelope.api_key)
         try:
             hello = decode_fields(HelloRequest, envelope.fields)
         except SchemaError as error:
@@ -133,3 +133,19 @@ class ServerProtocol:
         return Incoming(
             envelope.api_key, envelope.version, envelope.correlation_id, hello, envelope.body
         )
+
+
+def answer_head(correlation_id: int, response: tuple[Any, ...]) -> bytes:
+    """The head of an answer that is not an error, in the form that its request asked for."""
+    if type(response) is ProduceResponse:
+        return encode_produced(correlation_id, *response)
+    return encode_answer(correlation_id, response)
+
+
+def _wrong_version(correlation_id: int, version: int, api: Api) -> Refusal:
+    return Refusal(
+        correlation_id,
+        ErrorCode.UNSUPPORTED_VERSION,
+        f"version {version} of {api.key.name}; "
+        f"this broker speaks {api.min_version} to {api.max_version}",
+    )

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Self
 from frieda.config import KIB, MIB
 from frieda.errors import BrokerError, ErrorCode, TransportError
 from frieda.model import Record
-from frieda.protocol.server import Incoming, Refusal, ServerProtocol
+from frieda.protocol.server import Incoming, Refusal, ServerProtocol, answer_head
 from frieda.testing.fake_apis import DEFAULTS, MAX_MESSAGE_BYTES, Handler, Poll
 from frieda.testing.fake_log import FakePartition, FakeTopic
 from frieda.transports.base import Connection, Listener, TransportLimits, TransportRuntime
@@ -31,7 +31,7 @@ from frieda.transports.buffers import BufferPool
 from frieda.transports.polling import PollingEngine
 from frieda.transports.registry import open_transport
 from frieda.wire import messages as m
-from frieda.wire.envelope import encode_answer, encode_error
+from frieda.wire.envelope import encode_error
 from frieda.wire.messages import ApiKey
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Exchange:
         """Answer with one of the response messages. Into a connection that has ended: into the void."""
         if not self.answered:
             self.answered = True
-            self._session.send(encode_answer(self._correlation_id, response), body)
+            self._session.send(answer_head(self._correlation_id, response), body)
 
     def fail(self, code: ErrorCode, detail: str = "") -> None:
         """Answer with an error."""

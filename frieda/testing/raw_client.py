@@ -10,8 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from frieda.errors import BrokerError, ErrorCode
-from frieda.wire.envelope import AnswerEnvelope, encode_request, split_answer
+from frieda.protocol.client import request_head
+from frieda.wire.envelope import AnswerEnvelope, split_answer
 from frieda.wire.messages import API_OF_REQUEST, PROTOCOL_VERSION, HelloRequest
+from frieda.wire.produce import ANSWER_MARK, split_produced
 from frieda.wire.schema import decode_fields
 
 _SIZE = Struct(">I")
@@ -57,14 +59,17 @@ class RawClient:
         """Send a request; its correlation id."""
         correlation_id = self._next_id
         self._next_id += 1
-        head = encode_request(API_OF_REQUEST[type(request)].key, version, correlation_id, request)
-        self.send_message(head + body)
+        self.send_message(request_head(correlation_id, request, version) + body)
         return correlation_id
 
     async def next_answer(self) -> AnswerEnvelope:
         """The next message of the broker. Raises IncompleteReadError at the end of the connection."""
         (size,) = _SIZE.unpack(await self._reader.readexactly(4))
-        return split_answer(memoryview(await self._reader.readexactly(size)))
+        message = memoryview(await self._reader.readexactly(size))
+        if message[0] == ANSWER_MARK:
+            correlation_id, response = split_produced(message)
+            return AnswerEnvelope(correlation_id, 0, tuple(response), message[:0])
+        return split_answer(message)
 
     async def answer_to(self, correlation_id: int) -> AnswerEnvelope:
         """The answer to one request; others that come before it are kept."""

@@ -22,7 +22,14 @@ from frieda.errors import (
 )
 from frieda.protocol.client import Answer
 from frieda.testing.fake_broker import FakeBroker
-from frieda.wire.messages import ApiKey, HealthRequest, HealthResponse, ProduceRequest
+from frieda.wire.messages import (
+    ApiKey,
+    HealthRequest,
+    HealthResponse,
+    ProduceRequest,
+    ProduceResponse,
+)
+from frieda.wire.produce import encode_produced, produce_prefix
 
 URL = "memory://connection-test"
 
@@ -46,11 +53,18 @@ async def connection(network: Network) -> BrokerConnection:
     return await network.any_connection()
 
 
+ACKNOWLEDGED = produce_prefix(ProduceRequest(bytes(16), 0, 1, 1000))
+UNACKNOWLEDGED = produce_prefix(ProduceRequest(bytes(16), 0, 0, 1000))
+
+
 class Answers:
-    """Keeps what `submit` was answered."""
+    """Keeps what `submit` and `produce` were answered."""
 
     def __init__(self) -> None:
-        self.got: list[Answer | FriedaError] = []
+        self.got: list[Any] = []
+
+    def produced(self, subject: Any, base_offset: int, error: FriedaError | None) -> None:
+        self.got.append((subject, base_offset, error))
 
     def __call__(self, answer: Answer | FriedaError, lease: Any) -> None:
         self.got.append(answer)
@@ -198,11 +212,87 @@ async def test_a_produce_without_acks_is_answered_once_it_was_handed_over(
 ) -> None:
     answers = Answers()
     for _ in range(100):
-        connection.submit(ProduceRequest(bytes(16), 0, 0, 1000), answers, b"x")
-    assert len(answers.got) == 100
-    assert all(isinstance(answer, Answer) for answer in answers.got)
+        connection.produce(UNACKNOWLEDGED, b"x", answers.produced, "a batch")
+    assert answers.got == [("a batch", -1, None)] * 100
     # The broker's complaints about them are answers nobody waits for.
     await connection.call(HealthRequest())
+
+
+async def test_produces_beyond_the_credit_wait_and_keep_their_order(
+    broker: FakeBroker, connection: BrokerConnection
+) -> None:
+    held = broker.hold(ApiKey.PRODUCE)
+    answers = Answers()
+    for number in range(1, 11):
+        connection.produce(ACKNOWLEDGED, b"x" * number, answers.produced, number)
+    await turns()
+    assert len(held) == 4
+    assert connection.in_flight == 10
+    while held:
+        exchange = held.popleft()
+        exchange.answer(ProduceResponse(100 + len(exchange.body), 0))
+        await turns()
+    assert answers.got == [(number, 100 + number, None) for number in range(1, 11)]
+    assert connection.in_flight == 0
+
+
+async def test_a_refused_produce_and_a_lost_one_tell_who_waits(
+    broker: FakeBroker, connection: BrokerConnection
+) -> None:
+    broker.hold(ApiKey.PRODUCE)
+    broker.fail_next(ApiKey.PRODUCE, ErrorCode.BUSY)
+    answers = Answers()
+    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "refused")
+    await turns()
+    for number in range(6):
+        connection.produce(ACKNOWLEDGED, b"x", answers.produced, number)
+    await turns()
+    broker.cut_connections()
+    await turns()
+    (subject, offset, error), *lost = answers.got
+    assert (subject, offset, error.code) == ("refused", -1, ErrorCode.BUSY)
+    assert [(subject, offset) for subject, offset, _ in lost] == [(n, -1) for n in range(6)]
+    assert all(isinstance(error, BrokenError) for _, _, error in lost)
+    with pytest.raises(BrokenError):
+        connection.produce(ACKNOWLEDGED, b"x", answers.produced, "too late")
+
+
+async def test_a_produce_without_an_answer_times_out_and_the_late_answer_is_dropped(
+    broker: FakeBroker,
+) -> None:
+    network = Network(ClientConfig(bootstrap=URL, polling="event", request_timeout_s=0.05))
+    network.start()
+    connection = await network.any_connection()
+    held = broker.hold(ApiKey.PRODUCE)
+    answers = Answers()
+    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "late")
+    await turns()
+    await connection.call(HealthRequest())  # it is heard of, so it is slow and not dead
+    while not answers.got:
+        await connection.call(HealthRequest())
+    ((subject, offset, error),) = answers.got
+    assert (subject, offset, error.code) == ("late", -1, ErrorCode.REQUEST_TIMED_OUT)
+    assert connection.abandoned == 1
+    held[0].answer(ProduceResponse(7, 0))
+    await connection.call(HealthRequest())
+    assert connection.is_open
+    assert (connection.abandoned, connection.in_flight, len(answers.got)) == (0, 0, 1)
+    await network.close()
+
+
+@pytest.mark.parametrize(
+    "answer", [encode_produced(4711, 0, 0), encode_produced(2, 7, 0)[:-1], b"\x02"]
+)
+async def test_an_answer_to_produce_that_cannot_be_breaks_the_connection_and_is_told(
+    broker: FakeBroker, connection: BrokerConnection, answer: bytes
+) -> None:
+    broker.handlers[ApiKey.PRODUCE] = lambda exchange: exchange.connection.send(answer)
+    answers = Answers()
+    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "a batch")
+    await turns()
+    ((subject, offset, error),) = answers.got
+    assert (subject, offset, type(error)) == ("a batch", -1, BrokenError)
+    assert not connection.is_open
 
 
 async def test_a_request_larger_than_a_frame_is_refused_and_the_connection_lives(
@@ -210,7 +300,7 @@ async def test_a_request_larger_than_a_frame_is_refused_and_the_connection_lives
 ) -> None:
     answers = Answers()
     with pytest.raises(LocalProtocolError):
-        connection.submit(ProduceRequest(bytes(16), 0, 1, 1000), answers, bytes(65 * 1024))
+        connection.produce(ACKNOWLEDGED, bytes(65 * 1024), answers.produced, "a batch")
     assert answers.got == []
     assert connection.in_flight == 0
     await connection.call(HealthRequest())

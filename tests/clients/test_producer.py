@@ -22,7 +22,7 @@ from frieda.errors import (
 )
 from frieda.model import Record
 from frieda.testing.fake_broker import Exchange, FakeBroker
-from frieda.wire.messages import ApiKey, InitProducerRequest, ProduceRequest
+from frieda.wire.messages import ApiKey, InitProducerRequest, ProduceRequest, ProduceResponse
 
 URL = "memory://producer-test"
 
@@ -247,10 +247,10 @@ async def test_results_come_in_send_order_whatever_the_order_of_the_answers(
         partition = broker.topics["t"].partitions[0]
         offsets = [partition.append(exchange.body) for exchange in exchanges]
         for which in (2, 1, 3):
-            exchanges[which].answer((offsets[which], 0))
+            exchanges[which].answer(ProduceResponse(offsets[which], 0))
         await turns()
         assert told == []
-        exchanges[0].answer((offsets[0], 0))
+        exchanges[0].answer(ProduceResponse(offsets[0], 0))
         await turns()
         assert told == [0, 1, 2, 3]
 

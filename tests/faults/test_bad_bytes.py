@@ -35,6 +35,7 @@ from frieda.wire.messages import (
     OffsetQuery,
     ProduceRequest,
 )
+from frieda.wire.produce import encode_produce, encode_produced
 
 HELLO = HelloRequest(PROTOCOL_VERSION, PROTOCOL_VERSION, "raw/1", "raw", 1 << 26)
 NO_REQUEST = -1
@@ -90,7 +91,7 @@ async def test_a_connection_cut_at_any_byte_leaves_nothing_behind(server: Server
 
     async with unharmed(server) as topic_id:
         batch = bytes(make_batch([b"never whole"]))
-        produce = encode_request(ApiKey.PRODUCE, 0, 1, ProduceRequest(topic_id, 0, 1, 1000)) + batch
+        produce = encode_produce(1, ProduceRequest(topic_id, 0, 1, 1000)) + batch
         conversation = framed(encode_request(ApiKey.HELLO, 0, 0, HELLO)) + framed(produce)
         await asyncio.gather(
             *(send_and_leave(conversation[:cut]) for cut in range(len(conversation)))
@@ -101,13 +102,19 @@ async def test_a_large_message_cut_off_gives_its_buffer_back(server: Server) -> 
     async with unharmed(server) as topic_id:
         for sent in (1 << 10, 1 << 18, (1 << 20) + 5):
             async with raw_client(server.urls[0]) as client:
-                head = encode_request(ApiKey.PRODUCE, 0, 1, ProduceRequest(topic_id, 0, 1, 1000))
+                head = encode_produce(1, ProduceRequest(topic_id, 0, 1, 1000))
                 client.write(pack(">I", 2 << 20) + head + b"x" * sent)
 
 
 # --- headers ----------------------------------------------------------------------------------------------
 
+PRODUCE = encode_produce(1, ProduceRequest(bytes(16), 0, 1, 1000))
+
 NOT_A_REQUEST = {
+    "a Produce cut short": PRODUCE[:-1],
+    "a Produce with a negative correlation id": PRODUCE[:-8] + b"\xff" * 8,
+    "a header of an unknown kind": b"\x03" + PRODUCE[1:],
+    "an answer": encode_produced(0, 0, 0),
     "no room for a header size": b"\x00",
     "a header larger than the message": pack(">I", 1000) + b"\x93\x00\x00\x00",
     "a header above the limit": pack(">I", 5 << 20) + b"\x90" * (5 << 20),

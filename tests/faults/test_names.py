@@ -86,7 +86,7 @@ async def test_the_oddest_legal_names_live_through_a_restart_and_can_be_deleted(
 # --- partitions -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("partition", [-1, 2, 2**31, 2**63])
+@pytest.mark.parametrize("partition", [-1, 2, 2**31 - 1, -(2**31)])
 async def test_a_partition_that_does_not_exist_is_named_and_so_are_those_that_do(
     server: Server, partition: int
 ) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from frieda.broker.server import Server
+from frieda.protocol.client import request_head
 from frieda.testing.batches import make_batch
 from frieda.testing.brokers import BrokerProcess, running_server
 from frieda.testing.conversation import (
@@ -26,9 +27,7 @@ from frieda.testing.conversation import (
     unharmed,
 )
 from frieda.testing.raw_client import raw_client
-from frieda.wire.envelope import encode_request
 from frieda.wire.messages import (
-    API_OF_REQUEST,
     PROTOCOL_VERSION,
     HelloRequest,
     MetadataRequest,
@@ -42,7 +41,7 @@ LARGEST_ANSWER_BYTES = 5 << 20
 
 
 def framed(request: Any, correlation_id: int, body: bytes = b"") -> bytes:
-    message = encode_request(API_OF_REQUEST[type(request)].key, 0, correlation_id, request) + body
+    message = request_head(correlation_id, request) + body
     return pack(">I", len(message)) + message
 
 

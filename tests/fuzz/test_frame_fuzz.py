@@ -38,7 +38,8 @@ from frieda.testing.conversation import (
 )
 from frieda.testing.raw_client import raw_client
 from frieda.wire.envelope import encode_request
-from frieda.wire.messages import APIS, PROTOCOL_VERSION, ApiKey, HelloRequest
+from frieda.wire.messages import APIS, PROTOCOL_VERSION, ApiKey, HelloRequest, ProduceRequest
+from frieda.wire.produce import encode_produce
 
 ROUNDS_BETWEEN_CHECKS = 50
 MAX_FRAME_BYTES = 1 << 20
@@ -71,6 +72,8 @@ class Talker:
     def _request(self, correlation_id: int) -> bytes:
         rng = self._rng
         api = APIS[rng.choice(list(APIS))]
+        if api.key == ApiKey.PRODUCE and rng.random() < 0.9:
+            return self._produce(correlation_id)
         fields = list(self._value(api.request))
         if rng.random() < 0.2 and fields:  # one field of another kind, missing or too many
             match rng.randrange(3):
@@ -84,6 +87,14 @@ class Talker:
         head = msgpack.packb([int(api.key), version, correlation_id, *fields])
         body = self._batch() if api.key == ApiKey.PRODUCE or rng.random() < 0.05 else b""
         return pack(">I", len(head)) + head + body
+
+    def _produce(self, correlation_id: int) -> bytes:
+        rng = self._rng
+        topic_id = rng.choice((*self._topic_ids, rng.randbytes(16)))
+        acks = rng.choice((0, 1, 1, 1, -1, 2, -128))
+        request = ProduceRequest(topic_id, rng.choice((0, 0, 1, 2**31 - 1, -1)), acks, 1000)
+        version = 0 if rng.random() < 0.97 else rng.randrange(256)
+        return encode_produce(correlation_id, request, version) + self._batch()
 
     def _value(self, kind: Any) -> Any:
         rng = self._rng

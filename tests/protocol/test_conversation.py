@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from frieda.errors import BrokerError, ErrorCode, LocalProtocolError, RemoteProtocolError
 from frieda.protocol.client import ClientProtocol, ClientState
-from frieda.protocol.server import Incoming, Refusal, ServerProtocol, ServerState
+from frieda.protocol.server import (
+    Incoming,
+    Refusal,
+    ServerProtocol,
+    ServerState,
+    answer_head,
+)
 from frieda.wire.envelope import encode_answer, encode_error, encode_request
 from frieda.wire.messages import (
     APIS,
@@ -23,6 +29,7 @@ from frieda.wire.messages import (
     ProduceRequest,
     ProduceResponse,
 )
+from frieda.wire.produce import encode_produce, encode_produced
 
 PRODUCE = ProduceRequest(b"t" * 16, 0, 1, 1000)
 
@@ -69,13 +76,11 @@ def test_hello_then_a_produce_and_its_answer() -> None:
     assert incoming.request == PRODUCE
     assert bytes(incoming.body) == b"batch"
 
-    answer = client.receive(
-        memoryview(encode_answer(incoming.correlation_id, ProduceResponse(7, 0)))
-    )
+    answer = client.receive(memoryview(answer_head(incoming.correlation_id, ProduceResponse(7, 0))))
     assert answer is not None
     assert answer.response == ProduceResponse(7, 0)
     assert answer.error is None
-    assert client.in_flight == 0
+    assert client.in_flight == {}
 
 
 @given(st.permutations(range(4)))
@@ -83,9 +88,7 @@ def test_answers_may_come_in_any_order(order: list[int]) -> None:
     client = an_open_client()
     ids = [client.request(PRODUCE).correlation_id for _ in range(4)]
     for position in order:
-        answer = client.receive(
-            memoryview(encode_answer(ids[position], ProduceResponse(position, 0)))
-        )
+        answer = client.receive(memoryview(encode_produced(ids[position], position, 0)))
         assert answer is not None
         assert answer.correlation_id == ids[position]
         assert answer.response.base_offset == position
@@ -136,8 +139,12 @@ def test_a_produce_without_acknowledgement_gives_its_credit_back() -> None:
 def test_a_request_before_hello_is_refused_on_both_sides() -> None:
     with pytest.raises(LocalProtocolError):
         a_client().request(PRODUCE)
-    with pytest.raises(RemoteProtocolError, match="Hello"):
-        ServerProtocol().receive(request(ApiKey.PRODUCE, tuple(PRODUCE)))
+    for message in (
+        request(ApiKey.PRODUCE, tuple(PRODUCE)),
+        memoryview(encode_produce(5, PRODUCE)),
+    ):
+        with pytest.raises(RemoteProtocolError, match="must be Hello, not API 0"):
+            ServerProtocol().receive(message)
 
 
 def test_a_second_hello_is_refused_on_both_sides() -> None:
@@ -155,8 +162,10 @@ def test_a_second_hello_is_refused_on_both_sides() -> None:
         (request(999), ErrorCode.UNSUPPORTED_VERSION),
         (request(ApiKey.PRODUCE, tuple(PRODUCE), version=99), ErrorCode.UNSUPPORTED_VERSION),
         (request(ApiKey.PRODUCE, tuple(PRODUCE), version=-1), ErrorCode.UNSUPPORTED_VERSION),
-        (request(ApiKey.PRODUCE, ("no bytes", 0, 1, 1)), ErrorCode.INVALID_REQUEST),
-        (request(ApiKey.PRODUCE, ()), ErrorCode.INVALID_REQUEST),
+        (memoryview(encode_produce(5, PRODUCE, version=7)), ErrorCode.UNSUPPORTED_VERSION),
+        (request(ApiKey.PRODUCE, tuple(PRODUCE)), ErrorCode.INVALID_REQUEST),
+        (request(ApiKey.LIST_OFFSETS, ("no partitions",)), ErrorCode.INVALID_REQUEST),
+        (request(ApiKey.LIST_OFFSETS, ()), ErrorCode.INVALID_REQUEST),
     ],
 )
 def test_what_is_wrong_with_one_request_is_answered_and_the_connection_lives(
@@ -197,20 +206,32 @@ def test_an_api_that_the_broker_lacks_is_a_clear_error() -> None:
 
 def test_an_answer_that_nobody_asked_for_breaks_the_connection() -> None:
     with pytest.raises(RemoteProtocolError, match="not in flight"):
-        an_open_client().receive(memoryview(encode_answer(77, ProduceResponse(0, 0))))
+        an_open_client().receive(memoryview(encode_answer(77, ())))
+    with pytest.raises(RemoteProtocolError, match="not in flight"):
+        an_open_client().receive(memoryview(encode_produced(77, 0, 0)))
 
 
 def test_an_answer_that_does_not_fit_its_request_breaks_the_connection() -> None:
     client = an_open_client()
-    outgoing = client.request(PRODUCE)
-    with pytest.raises(RemoteProtocolError, match="PRODUCE"):
-        client.receive(memoryview(encode_answer(outgoing.correlation_id, ("x",))))
+    health = client.request(HealthRequest(), "who asked").correlation_id
+    produce = client.request(PRODUCE, "who produced").correlation_id
+    for wrong in (
+        encode_answer(health, ("x",)),
+        encode_produced(health, 0, 0),
+        encode_answer(produce, (7, 0)),
+        encode_produced(produce, 7, 0)[:-1],
+        encode_produced(produce, 7, 0) + b"x",
+    ):
+        with pytest.raises(RemoteProtocolError):
+            client.receive(memoryview(wrong))
+    assert [kept for _, kept in client.close()] == ["who asked", "who produced"], "still in flight"
 
 
-def test_closing_names_the_requests_that_will_have_no_answer() -> None:
+def test_closing_gives_back_what_was_kept_with_the_requests_without_an_answer() -> None:
     client = an_open_client()
-    ids = [client.request(PRODUCE).correlation_id for _ in range(3)]
-    assert client.close() == ids
+    for number in range(3):
+        client.request(PRODUCE, number)
+    assert [kept for _, kept in client.close()] == [0, 1, 2]
     assert client.close() == []
     with pytest.raises(LocalProtocolError):
         client.request(PRODUCE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from frieda.broker.request import HandlerEntry, Request
 from frieda.errors import BrokerError, ErrorCode, FriedaError
-from frieda.wire.messages import ApiKey, ProduceRequest
+from frieda.wire.messages import ApiKey, ProduceRequest, ProduceResponse
 
 if TYPE_CHECKING:
     from frieda.broker.broker import Broker
@@ -38,7 +38,7 @@ def handle(broker: Broker, request: Request) -> None:
         raise
     if base_offset is not None:
         if acks:
-            request.answer((base_offset, partition.log.log_start_offset))
+            request.answer(ProduceResponse(base_offset, partition.log.log_start_offset))
         else:
             request.finish_silently()
         # The readers are woken after the producer has its answer: a fetch costs more than an answer.
@@ -56,7 +56,7 @@ def _answer(
         detail = error.detail if isinstance(error, BrokerError) else str(error)
         request.refuse(code, detail)
     elif acks:
-        request.answer((base_offset, log_start_offset))
+        request.answer(ProduceResponse(base_offset, log_start_offset))
     else:
         request.finish_silently()
 
