@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, Unpack
 
-from frieda.clients.network import ClientHealth, Network
+from frieda.clients.health import ClientHealth
+from frieda.clients.network import Network
 from frieda.clients.settings import ClientSettings, make_config
 from frieda.clock import Clock
 from frieda.config import ClientConfig

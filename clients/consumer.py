@@ -19,7 +19,8 @@ from typing import Self, Unpack
 
 from frieda.clients.fetch_state import UNKNOWN_OFFSET, FetchState, PartitionFetch
 from frieda.clients.fetcher import Fetcher
-from frieda.clients.network import ClientHealth, Network
+from frieda.clients.health import ClientHealth
+from frieda.clients.network import Network
 from frieda.clients.positions import Positions
 from frieda.clients.reader import Reader
 from frieda.clients.settings import ConsumerSettings, make_config

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from frieda.errors import BrokerError, ErrorCode
 from frieda.wire.messages import BrokerEntry, MetadataResponse, PartitionEntry, TopicEntry
@@ -24,6 +25,21 @@ class TopicMetadata:
     @property
     def partition_count(self) -> int:
         return len(self.partitions)
+
+
+class Place(NamedTuple):
+    """Where something is served: by a broker at any of its listeners, or at endpoints of its own."""
+
+    broker_id: int
+    """-1: at these endpoints and nowhere else."""
+    listeners: tuple[str, ...]
+    host: str
+    """The identity of the kernel it runs on, empty when not told."""
+
+    @property
+    def key(self) -> object:
+        """What stays the same when the addresses of a broker change."""
+        return self.listeners if self.broker_id < 0 else self.broker_id
 
 
 class ClusterMetadata:
@@ -93,8 +109,13 @@ class ClusterMetadata:
             )
         return topic.partitions[partition]
 
-    def addresses(self, name: str, partition: int) -> tuple[int, tuple[str, ...]]:
-        """The leader's id and its listeners, or -1 and the addresses that serve this partition alone.
+    @property
+    def places(self) -> tuple[Place, ...]:
+        """Every broker."""
+        return tuple(Place(each.broker_id, each.listeners, each.host) for each in self.brokers)
+
+    def place(self, name: str, partition: int) -> Place:
+        """The leader and its listeners, or the addresses that serve this partition alone.
 
         Raises BrokerError, LEADER_NOT_AVAILABLE among them.
         """
@@ -105,8 +126,8 @@ class ClusterMetadata:
                 ErrorCode.LEADER_NOT_AVAILABLE, f"{name}-{partition} has no leader at this moment"
             )
         if entry.endpoints:
-            return -1, entry.endpoints
-        return entry.leader, leader.listeners
+            return Place(-1, entry.endpoints, leader.host)
+        return Place(entry.leader, leader.listeners, leader.host)
 
     def _take(self, topic: TopicEntry) -> None:
         if topic.error_code:

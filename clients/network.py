@@ -7,14 +7,16 @@ shares the wait for it among all who need it, keeps the metadata fresh, and reco
 from __future__ import annotations
 
 import asyncio
-import random
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from frieda import __version__
-from frieda.clients.connection import BrokerConnection
+from frieda.clients.dialer import Dialer
+from frieda.clients.dialer import backoff_s as backoff_s  # noqa: PLC0414  (known to others from here)
+from frieda.clients.health import ClientHealth
 from frieda.clients.metadata import ClusterMetadata, TopicMetadata
+from frieda.clients.router import Router
+from frieda.clients.routes import check_transport
 from frieda.clients.runtime import LoopRuntime
 from frieda.clock import Clock, SystemClock
 from frieda.errors import (
@@ -26,38 +28,13 @@ from frieda.errors import (
     TransportError,
 )
 from frieda.transports.address import split_url
+from frieda.transports.registry import known_schemes
 from frieda.wire.messages import MetadataRequest
 
 if TYPE_CHECKING:
+    from frieda.clients.connection import BrokerConnection
     from frieda.config import ClientConfig
-    from frieda.transports.polling import PollingStatistics
-
-MAX_BACKOFF_S: Final = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClientHealth:
-    """How a client is, at one moment."""
-
-    status: str
-    """ok, connecting (no broker is connected) or closed."""
-    connected: tuple[str, ...]
-    """The addresses with a living connection."""
-    last_error: str
-    """What last went wrong with a connection or the metadata; empty when nothing has."""
-    in_flight_requests: int
-    buffered_bytes: int
-    """Records that wait to be acknowledged (producer) or consumed (consumer)."""
-    reconnects: int
-    """Connections that were lost since the start."""
-    polling: PollingStatistics | None
-    """What the polling engine has done; None when closed."""
-
-
-def backoff_s(first_s: float, attempt: int) -> float:
-    """The pause before retry number `attempt` (from 0): doubles up to 1 s, with a jitter of a fifth."""
-    pause_s = min(MAX_BACKOFF_S, first_s * 2.0 ** min(attempt, 16))
-    return pause_s * random.uniform(0.8, 1.2)
+    from frieda.errors import TransportError
 
 
 def bootstrap_urls(bootstrap: str | Iterable[str]) -> tuple[str, ...]:
@@ -91,17 +68,23 @@ class Network:
         self.config = config
         self.clock = clock or SystemClock()
         self.metadata = ClusterMetadata()
-        self.last_error = ""
         self.reconnects = 0
         self._bootstrap = bootstrap_urls(config.bootstrap)
+        check_transport(config.transport, known_schemes())
         self._allow_auto_create = allow_auto_create
         self._on_metadata = on_metadata
         self._on_lost = on_lost
         self._runtime: LoopRuntime | None = None
-        self._open: dict[str, BrokerConnection] = {}
-        self._connecting: dict[str, asyncio.Task[BrokerConnection]] = {}
-        self._failures: dict[str, int] = {}
-        self._known_as: dict[int, str] = {}
+        self._dialer = Dialer(config, self.clock, self._bootstrap, self._connection_lost)
+        self._dialer.on_complaint = self._complained
+        self._router = Router(
+            self._dialer,
+            self.clock,
+            config.transport,
+            spawn=self.spawn,
+            may_move=self._may_move,
+            moved=self._moved,
+        )
         self._topics: set[str] = set()
         self._refreshing: tuple[frozenset[str], asyncio.Task[None]] | None = None
         self._refresh_timer: asyncio.TimerHandle | None = None
@@ -114,6 +97,8 @@ class Network:
         """Take the engine and the buffers of the running loop. No connection is made yet."""
         if self._runtime is None and not self._closed:
             self._runtime = LoopRuntime.acquire(self.config)
+            self._dialer.start(self._runtime)
+            self._router.start(self._runtime.schemes)
             self._arm_refresh()
 
     async def close(self, timeout_s: float = 5.0) -> None:
@@ -123,20 +108,28 @@ class Network:
         self._closed = True
         if self._refresh_timer is not None:
             self._refresh_timer.cancel()
-        tasks: list[asyncio.Task[Any]] = [*self._connecting.values(), *self._background]
+        tasks = list(self._background)
         if self._refreshing is not None:
             tasks.append(self._refreshing[1])
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        connections = list(self._open.values())
-        self._open.clear()
+        await self._router.close()
         try:
-            await asyncio.gather(*(each.close(timeout_s) for each in connections))
+            await self._dialer.close(timeout_s)
         finally:
             if self._runtime is not None:
                 self._runtime.release()
                 self._runtime = None
+
+    @property
+    def last_error(self) -> str:
+        """What last went wrong with a connection or the metadata; empty when nothing has."""
+        return self._dialer.last_error
+
+    @last_error.setter
+    def last_error(self, text: str) -> None:
+        self._dialer.last_error = text
 
     @property
     def runtime(self) -> LoopRuntime:
@@ -151,16 +144,20 @@ class Network:
 
     def health(self, buffered_bytes: int = 0) -> ClientHealth:
         """How the connections are."""
-        connected = tuple(url for url, each in self._open.items() if each.is_open)
+        living = self._dialer.living
+        connected = tuple(each.url for each in living)
         status = "closed" if self._runtime is None else "ok" if connected else "connecting"
         return ClientHealth(
             status=status,
             connected=connected,
             last_error=self.last_error,
-            in_flight_requests=sum(each.in_flight for each in self._open.values()),
+            in_flight_requests=sum(each.in_flight for each in living),
             buffered_bytes=buffered_bytes,
             reconnects=self.reconnects,
             polling=None if self._runtime is None else self._runtime.engine.statistics,
+            transports=Counter(split_url(url)[0] for url in connected),
+            fallbacks=self._router.fallbacks,
+            fallback_reason=self._router.reason,
         )
 
     def spawn(self, coroutine: Any) -> asyncio.Task[Any]:
@@ -175,39 +172,31 @@ class Network:
     def open_connection_for(self, topic: str, partition: int) -> BrokerConnection | None:
         """The living connection to the partition's leader, or None when one must be waited for."""
         try:
-            broker_id, addresses = self.metadata.addresses(topic, partition)
+            place = self.metadata.place(topic, partition)
         except BrokerError:
             return None
-        for url in self._candidates(broker_id, addresses):
-            connection = self._open.get(url)
-            if connection is not None and connection.is_open:
-                return connection
-        return None
+        return self._router.chosen(place)
 
     async def connection_for(self, topic: str, partition: int) -> BrokerConnection:
         """A connection to the partition's leader by what the metadata says now.
 
         Raises BrokerError (no such partition, no leader) or a TransportError; tries each address once.
         """
-        broker_id, addresses = self.metadata.addresses(topic, partition)
-        candidates = self._candidates(broker_id, addresses)
-        for url in candidates:
-            connection = self._open.get(url)
-            if connection is not None and connection.is_open:
-                return connection
-        return await self._first_of(candidates)
+        place = self.metadata.place(topic, partition)
+        self._require_open()
+        return await self._router.choose(place)
 
     async def any_connection(self) -> BrokerConnection:
         """A connection to any broker: an open one, else the first that can be made.
 
         Raises a TransportError when every known address failed once.
         """
-        for connection in self._open.values():
-            if connection.is_open:
-                return connection
+        if living := self._dialer.living:
+            return living[0]
+        self._require_open()
         advertised = [url for broker in self.metadata.brokers for url in broker.listeners]
-        known = [*self._bootstrap, *(url for url in advertised if self._speaks(url))]
-        return await self._first_of(tuple(dict.fromkeys(known)))
+        known = [*self._bootstrap, *(url for url in advertised if self.runtime.speaks(url))]
+        return await self._dialer.first_of(tuple(dict.fromkeys(known)))
 
     async def reach(self, timeout_s: float) -> None:
         """Wait until some broker is connected, trying again and again. Raises the last error after `timeout_s`."""
@@ -310,6 +299,7 @@ class Network:
     async def _refresh(self, asked: frozenset[str]) -> None:
         request = MetadataRequest(tuple(sorted(asked)), self._allow_auto_create)
         self.metadata.update(await self.call_any(request), asked)
+        self._router.metadata_changed(self.metadata.places)
         if self._on_metadata is not None:
             self._on_metadata()
 
@@ -334,85 +324,21 @@ class Network:
     def _require_open(self) -> None:
         _ = self.runtime
 
-    def _speaks(self, url: str) -> bool:
-        return self.runtime.speaks(url)
+    def _may_move(self, base: BrokerConnection) -> bool:
+        """Without sequence numbers a request that leaves later by another way could be stored first."""
+        return getattr(self.config, "idempotence", True) or base.in_flight == 0
 
-    def _candidates(self, broker_id: int, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        """Where to reach a broker: first as it was reached before, then by the scheme we came by, then the rest."""
-        came_by = {split_url(url)[0] for url in self._bootstrap}
-        spoken = [url for url in addresses if self._speaks(url)]
-        spoken.sort(key=lambda url: split_url(url)[0] not in came_by)
-        known_as = self._known_as.get(broker_id)
-        return tuple(dict.fromkeys([known_as, *spoken] if known_as is not None else spoken))
-
-    async def _first_of(self, urls: tuple[str, ...]) -> BrokerConnection:
-        if not urls:
-            raise ConnectError("the broker has no address that this client can speak to")
-        errors: list[FriedaError] = []
-        for url in urls:
-            try:
-                return await self._connected(url)
-            except FriedaError as error:
-                errors.append(error)
-        raise errors[0]
-
-    async def _connected(self, url: str) -> BrokerConnection:
-        connection = self._open.get(url)
-        if connection is not None and connection.is_open:
-            return connection
-        self._require_open()
-        task = self._connecting.get(url)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._connect(url))
-            self._connecting[url] = task
-            task.add_done_callback(lambda ended: self._connect_ended(url, ended))
-        try:
-            # Shielded: others wait for the same connection when one of them is cancelled.
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if task.cancelled():
-                raise ClientClosedError("the client was closed") from None
-            raise
-
-    async def _connect(self, url: str) -> BrokerConnection:
-        failures = self._failures.get(url, 0)
-        if failures:
-            await asyncio.sleep(backoff_s(self.config.retry_backoff_s, failures - 1))
-        config = self.config
-        connection = await BrokerConnection.connect(
-            self.runtime.transport_for(url),
-            url,
-            client_id=config.client_id,
-            software=f"frieda-python/{__version__}",
-            max_message_bytes=config.max_frame_bytes,
-            clock=self.clock,
-            request_timeout_s=config.request_timeout_s,
-            connect_timeout_s=config.connect_timeout_s,
-            on_lost=self._connection_lost,
-        )
-        connection.on_complaint = self._complained
-        self._failures.pop(url, None)
-        self._open[url] = connection
-        if url in self._bootstrap:
-            self._known_as[connection.broker.broker_id] = url
-        return connection
-
-    def _connect_ended(self, url: str, task: asyncio.Task[BrokerConnection]) -> None:
-        self._connecting.pop(url, None)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._failures[url] = self._failures.get(url, 0) + 1
-            self.last_error = str(error)
+    def _moved(self, base: BrokerConnection) -> None:
+        if self._on_lost is not None:
+            base.abort()  # its user holds on to a connection until it is told that it ended
+        elif self._on_metadata is not None:
+            self._on_metadata()
 
     def _connection_lost(self, connection: BrokerConnection, error: TransportError | None) -> None:
-        if self._open.get(connection.url) is connection:
-            del self._open[connection.url]
-        if self._known_as.get(connection.broker.broker_id) == connection.url:
-            # Another broker may answer there next time.
-            del self._known_as[connection.broker.broker_id]
         if self._closed:
             return
         self.reconnects += 1
-        self.last_error = str(error or f"the broker at {connection.url} ended the connection")
+        self._router.lost(connection)
         if self._on_lost is not None:
             self._on_lost(connection)
 

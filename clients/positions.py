@@ -10,7 +10,7 @@ import functools
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from frieda.clients.network import backoff_s
+from frieda.clients.dialer import backoff_s
 from frieda.errors import BrokerError, ConfigError, ErrorCode, FriedaError
 from frieda.model import TopicPartition
 from frieda.wire.messages import (

@@ -18,7 +18,8 @@ from frieda.clients.accumulator import Accumulator, bad_record
 from frieda.clients.batch import RECORD_OVERHEAD_BYTES, OnDone, record_charge_bytes
 from frieda.clients.buffer_room import BufferRoom
 from frieda.clients.bulk import BulkResults
-from frieda.clients.network import ClientHealth, Network
+from frieda.clients.health import ClientHealth
+from frieda.clients.network import Network
 from frieda.clients.results import Results
 from frieda.clients.sender import Sender
 from frieda.clients.settings import ProducerSettings, make_config

@@ -58,7 +58,8 @@ class LoopRuntime:
         self._runtime = runtime_of(config, self.engine, classes, hard_limit_bytes)
         self.pool = self._runtime.pool
         self._transports: dict[str, Transport] = {}
-        self._schemes = frozenset(known_schemes())
+        self.schemes = frozenset(known_schemes())
+        """The transports of this installation."""
 
     @classmethod
     def acquire(cls, config: ClientConfig) -> LoopRuntime:
@@ -83,7 +84,7 @@ class LoopRuntime:
 
     def speaks(self, url: str) -> bool:
         """Whether this installation has a transport for the url."""
-        return split_url(url)[0] in self._schemes
+        return split_url(url)[0] in self.schemes
 
     def release(self) -> None:
         """Give everything back; the last user of an engine stops it. May be repeated."""

@@ -13,8 +13,8 @@ import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, cast
 
+from frieda.clients.dialer import backoff_s
 from frieda.clients.fetch_state import UNKNOWN_OFFSET, PartitionFetch
-from frieda.clients.network import backoff_s
 from frieda.config import StartAt
 from frieda.errors import BrokerError, ClientClosedError, ErrorCode, FriedaError
 from frieda.model import EARLIEST_TIMESTAMP, LATEST_TIMESTAMP, TopicPartition

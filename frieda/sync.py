@@ -26,7 +26,7 @@ from frieda.clients import consumer as asynchronous_consumer
 from frieda.clients import producer as asynchronous_producer
 from frieda.clients.admin import BrokerHealth, CommittedInfo, OffsetInfo, TopicInfo
 from frieda.clients.bridge import Bridge
-from frieda.clients.network import ClientHealth
+from frieda.clients.health import ClientHealth
 from frieda.clients.producer import BatchItem
 from frieda.clients.settings import ClientSettings, ConsumerSettings, ProducerSettings
 from frieda.errors import FriedaError

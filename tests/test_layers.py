@@ -91,6 +91,7 @@ PURE = (
     "frieda.clients.fetch_state",
     "frieda.clients.metadata",
     "frieda.clients.partitioner",
+    "frieda.clients.routes",
     "frieda.cli.line_reader",
     "frieda.cli.record_format",
     "frieda.bench.load",

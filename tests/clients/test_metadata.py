@@ -84,9 +84,9 @@ def test_a_partition_is_served_by_its_leader_or_where_it_says() -> None:
     metadata = ClusterMetadata()
     entries = (partition(0, 2), partition(1, 1, "shm://x"), partition(2, 7))
     metadata.update(answer(TopicEntry("a", ID_A, 0, "", entries)), ["a"])
-    assert metadata.addresses("a", 0) == (2, ("tcp://two:2",))
-    assert metadata.addresses("a", 1) == (-1, ("shm://x",))
+    assert metadata.place("a", 0) == (2, ("tcp://two:2",), "")
+    assert metadata.place("a", 1) == (-1, ("shm://x",), "")
     with pytest.raises(BrokerError, match="a-2 has no leader"):
-        metadata.addresses("a", 2)
+        metadata.place("a", 2)
     with pytest.raises(BrokerError, match="has partitions 0 to 2, not 3"):
-        metadata.addresses("a", 3)
+        metadata.place("a", 3)
