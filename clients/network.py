@@ -246,12 +246,19 @@ class Network:
             return known
         deadline_ns = self.clock.monotonic_ns() + int(timeout_s * 1e9)
         attempt = 0
+        answer: BrokerError | None = None
         while True:
             left_s = max((deadline_ns - self.clock.monotonic_ns()) / 1e9, 0.001)
-            await self.refresh((name,), timeout_s=left_s)
+            try:
+                await self.refresh((name,), timeout_s=left_s)
+            except ConnectError:
+                if answer is not None:  # what was answered before says more than that time is up
+                    raise answer from None
+                raise
             try:
                 return self.metadata.require(name)
             except BrokerError as error:
+                answer = error
                 pause_s = backoff_s(self.config.retry_backoff_s, attempt)
                 left_s = (deadline_ns - self.clock.monotonic_ns()) / 1e9
                 if not error.retriable or left_s <= pause_s:

@@ -57,7 +57,7 @@ def test_what_a_producer_sends_a_consumer_iterates(url: str) -> None:
         assert producer.send("t", b"one", key=b"k").offset == 0
         futures = [producer.send_nowait("t", b"two"), producer.send_nowait("t", b"three")]
         producer.flush()
-        assert [future.result(timeout=5).offset for future in futures] == [1, 2]
+        assert [future.result(timeout=60).offset for future in futures] == [1, 2]
         assert producer.partitions_for("t") == 1
         assert producer.health().status == "ok"
     with Consumer(url, "t", start="earliest") as consumer:

@@ -98,7 +98,7 @@ async def health_of(client: RawClient) -> HealthResponse:
     return health
 
 
-async def eventually(condition: Callable[[], object], what: str, timeout_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, timeout_s: float = 60.0) -> None:
     """Return once `condition` holds. Raises AssertionError, saying `what` was waited for, after `timeout_s`."""
     try:
         async with asyncio.timeout(timeout_s):

@@ -34,7 +34,7 @@ TEST_LIMITS = TransportLimits(
 )
 
 
-async def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], bool], what: str, timeout_s: float = 60.0) -> None:
     """Let the loop run until `condition` holds. Raises AssertionError naming `what` after `timeout_s`."""
     deadline = asyncio.get_running_loop().time() + timeout_s
     while not condition():
@@ -87,7 +87,7 @@ class Recorder:
     def connection_lost(self, error: TransportError | None) -> None:
         self.losses.append(error)
 
-    async def received(self, count: int, timeout_s: float = 20.0) -> list[bytes]:
+    async def received(self, count: int, timeout_s: float = 60.0) -> list[bytes]:
         """The messages, once there are `count`."""
         await eventually(
             lambda: len(self.messages) >= count or bool(self.losses), f"{count} messages", timeout_s
@@ -97,7 +97,7 @@ class Recorder:
         )
         return self.messages
 
-    async def lost(self, timeout_s: float = 10.0) -> TransportError | None:
+    async def lost(self, timeout_s: float = 60.0) -> TransportError | None:
         """What connection_lost was called with; fails when it was called twice."""
         await eventually(lambda: bool(self.losses), "connection_lost", timeout_s)
         await turns()

@@ -161,7 +161,7 @@ def test_workers_end_when_whoever_started_them_is_killed() -> None:
         parent.kill()
     poller = select.poll()
     poller.register(pidfd)
-    assert poller.poll(10_000), "the worker outlived its parent by 10 s"
+    assert poller.poll(60_000), "the worker outlived its parent by a minute"
     os.close(pidfd)
 
 

@@ -34,12 +34,12 @@ async def test_each_window_is_told_and_all_of_them_are_in_the_result() -> None:
     meter.record(5_000, 2)
     meter.record_service_time(4_000, 2)
     meter.lateness.note(7)
-    first = await asyncio.wait_for(channel.heard.get(), 30)
+    first = await asyncio.wait_for(channel.heard.get(), 60)
     meter.record(6_000)
     meter.record_service_time(6_000)
-    second = await asyncio.wait_for(channel.heard.get(), 30)
+    second = await asyncio.wait_for(channel.heard.get(), 60)
     while not second["records"]:
-        second = await asyncio.wait_for(channel.heard.get(), 30)
+        second = await asyncio.wait_for(channel.heard.get(), 60)
     meter.close()
     meter.measured_until(2_000_001_000)
     meter.errors = 1

@@ -18,7 +18,7 @@ LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 def run(loop_factory: Callable[[], asyncio.AbstractEventLoop], main: Any) -> None:
     with asyncio.Runner(loop_factory=loop_factory) as runner:
-        runner.run(asyncio.wait_for(main, 30))
+        runner.run(asyncio.wait_for(main, 60))
 
 
 @pytest.mark.parametrize("loop_factory", LOOPS)

@@ -271,7 +271,7 @@ def test_a_progress_bar_is_drawn_on_a_terminal_only(
         with contextlib.suppress(OSError):
             while piece := screen.read(4096):
                 shown += piece
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
     assert b"100%" in shown
     assert b"100000 records" in shown
 
@@ -290,7 +290,7 @@ def test_an_interrupted_produce_sends_what_it_read_and_says_so(
     read = frieda("consume", topic, "--from-beginning", "-n", "2")
     assert read.stdout == b"first\nsecond\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == ExitCode.INTERRUPTED
     assert b"interrupted" in errors
     assert b"2 records" in errors
@@ -306,7 +306,7 @@ def test_an_interrupted_consume_commits_what_it_wrote(
     assert process.stdout is not None
     assert process.stdout.read(4) == b"a\nb\n"
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (ExitCode.INTERRUPTED, b"")
     frieda("produce", topic, stdin=b"c\n")
     rest = frieda("consume", topic, "--group", "i", "--exit-at-end")
@@ -321,7 +321,7 @@ def test_a_reader_that_goes_away_ends_consume_quietly(
     assert process.stdout is not None
     assert process.stdout.read(5) == b"line\n"
     process.stdout.close()
-    assert process.wait(timeout=10) == ExitCode.PIPE_CLOSED
+    assert process.wait(timeout=60) == ExitCode.PIPE_CLOSED
     assert process.stderr is not None
     assert process.stderr.read() == b""
     process.stderr.close()
@@ -336,7 +336,7 @@ def test_a_full_pipe_does_not_hold_up_an_interruption(
     assert process.stdout.read(5) == b"line\n"  # and no more: the pipe fills up
     process.send_signal(signal.SIGINT)
     try:
-        assert process.wait(timeout=10) == ExitCode.INTERRUPTED
+        assert process.wait(timeout=60) == ExitCode.INTERRUPTED
     finally:
         process.kill()
         process.communicate()

@@ -23,7 +23,7 @@ from frieda.cli.round_trip import MAX_FILE_BYTES, PIECE_BYTES, RoundTrip, a_real
 from frieda.errors import FriedaError
 from frieda.testing.brokers import BrokerProcess, running_server
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 class RunningDemo:

@@ -134,7 +134,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly() -> None:
         process.stdout.readline()
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=30) == ExitCode.PIPE_CLOSED
+        assert process.wait(timeout=60) == ExitCode.PIPE_CLOSED
 
 
 def test_help_and_version_import_no_subcommand() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from frieda import Admin, Producer, TopicPartition
 from frieda.clients.admin import CommittedInfo
+from frieda.clock import ManualClock
 from frieda.errors import BrokerError, ClientClosedError, ConnectError, ErrorCode
 from frieda.model import LATEST_TIMESTAMP
 from frieda.testing.fake_broker import FakeBroker
@@ -24,7 +25,7 @@ async def broker() -> AsyncIterator[FakeBroker]:
 
 @pytest.fixture
 async def admin(broker: FakeBroker) -> AsyncIterator[Admin]:
-    async with Admin(URL, polling="event", retry_backoff_s=0.001, request_timeout_s=0.2) as client:
+    async with Admin(URL, polling="event", retry_backoff_s=0.001) as client:
         yield client
 
 
@@ -75,9 +76,12 @@ async def test_offsets_are_found_by_end_and_by_time(broker: FakeBroker, admin: A
         await admin.list_offsets({TopicPartition("t", 9): 0})
 
 
-async def test_offsets_of_a_topic_that_is_missing_name_it(admin: Admin) -> None:
-    with pytest.raises(BrokerError, match="there is no topic 'x'"):
-        await admin.end_offsets("x")
+async def test_offsets_of_a_topic_that_is_missing_name_it(broker: FakeBroker) -> None:
+    clock = ManualClock()
+    broker.handlers[ApiKey.METADATA] = lambda asked: (asked.proceed(), clock.advance(3600))
+    async with Admin(URL, polling="event", clock=clock) as admin:
+        with pytest.raises(BrokerError, match="there is no topic 'x'"):
+            await admin.end_offsets("x")
 
 
 async def test_committed_offsets_are_read_by_group(broker: FakeBroker, admin: Admin) -> None:

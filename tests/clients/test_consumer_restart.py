@@ -31,7 +31,7 @@ async def test_a_killed_broker_costs_a_consumer_neither_a_record_nor_a_repetitio
                 sent = [b"%d" % number for number in range(first, first + RECORDS_PER_ROUND)]
                 sending = asyncio.ensure_future(producer.send_batch("t", sent))
                 # Half of what is there by now is read, so that the end comes in the middle of a batch.
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     for _ in range(RECORDS_PER_ROUND // 2):
                         record = await consumer.getone()
                         seen[record.partition].append(record.offset)
@@ -40,7 +40,7 @@ async def test_a_killed_broker_costs_a_consumer_neither_a_record_nor_a_repetitio
                         broker.kill()
                         broker.start()
                     await sending
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while len(values) < ROUNDS * RECORDS_PER_ROUND:
                     record = await consumer.getone()
                     seen[record.partition].append(record.offset)

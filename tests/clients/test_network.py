@@ -10,6 +10,7 @@ import pytest
 
 from frieda.clients.network import Network, backoff_s, bootstrap_urls
 from frieda.clients.runtime import LoopRuntime
+from frieda.clock import Clock, ManualClock
 from frieda.config import ClientConfig
 from frieda.errors import (
     BrokerError,
@@ -38,9 +39,9 @@ async def broker() -> AsyncIterator[FakeBroker]:
         yield running
 
 
-def make_network(bootstrap: str = URL, **settings: Any) -> Network:
+def make_network(bootstrap: str = URL, clock: Clock | None = None, **settings: Any) -> Network:
     defaults: dict[str, Any] = {"polling": "event", "retry_backoff_s": 0.001}
-    network = Network(ClientConfig(bootstrap=bootstrap, **(defaults | settings)))
+    network = Network(ClientConfig(bootstrap=bootstrap, **(defaults | settings)), clock=clock)
     network.start()
     return network
 
@@ -113,10 +114,36 @@ async def test_a_refusal_that_trying_again_cannot_help_is_raised_at_once(
     await network.close()
 
 
-async def test_a_topic_that_is_missing_is_named_after_the_deadline(broker: FakeBroker) -> None:
-    network = make_network()
+async def test_a_topic_that_is_missing_is_asked_for_until_the_deadline_and_then_named(
+    broker: FakeBroker,
+) -> None:
+    clock = ManualClock()
+    network = make_network(clock=clock)
+    broker.handlers[ApiKey.METADATA] = lambda asked: (asked.proceed(), clock.advance(20))
     with pytest.raises(BrokerError, match="there is no topic 'missing'"):
-        await network.topic("missing", timeout_s=0.02)
+        await network.topic("missing", timeout_s=60)
+    assert broker.count(ApiKey.METADATA) == 3
+    await network.close()
+
+
+async def test_a_topic_that_is_missing_is_named_also_when_the_last_question_has_no_answer(
+    broker: FakeBroker,
+) -> None:
+    clock = ManualClock()
+    network = make_network(clock=clock)
+    asked = 0
+
+    def metadata(exchange: Exchange) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            exchange.proceed()
+            clock.advance(59.9)
+
+    broker.handlers[ApiKey.METADATA] = metadata
+    with pytest.raises(BrokerError, match="there is no topic 'missing'"):
+        await network.topic("missing", timeout_s=60)
+    assert asked == 2
     await network.close()
 
 
@@ -197,7 +224,7 @@ async def test_metadata_is_asked_for_again_when_it_is_old(broker: FakeBroker) ->
     await network.topic("t")
     broker.create_topic("t", partitions=5)
     changed.clear()
-    await asyncio.wait_for(changed.wait(), 5)
+    await asyncio.wait_for(changed.wait(), 60)
     assert network.metadata.require("t").partition_count == 5
     await network.close()
 

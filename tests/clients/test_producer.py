@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from frieda import Producer, RecordMetadata
+from frieda.clock import ManualClock
 from frieda.errors import (
     BrokerError,
     BufferFullError,
@@ -43,6 +44,17 @@ def values(broker: FakeBroker, partition: int = 0) -> list[bytes | None]:
     return [record.value for record in broker.records("t", partition)]
 
 
+async def meet(producer: Producer) -> None:
+    """Let it learn of the topic, which may take a slow machine longer than a short deadline allows."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await producer.partitions_for("t")
+            except ConnectError:
+                continue
+            return
+
+
 def note(told: list[int], number: int, result: object) -> None:
     told.append(number)
 
@@ -58,7 +70,7 @@ async def until(held: Any, count: int) -> None:
 
 async def eventually(holds: Callable[[], bool]) -> None:
     """Let the loop turn until it holds; there is nothing to wait on inside a broker in memory."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0)
 
@@ -168,7 +180,7 @@ async def test_without_acks_a_topic_made_again_is_noticed_by_the_complaints(
     async with make_producer(acks=0) as producer:
         await producer.send("t", b"old", partition=0)
         broker.create_topic("t", partitions=3)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not values(broker):
                 await producer.send("t", b"new", partition=0)
                 await turns(1)
@@ -392,9 +404,11 @@ async def test_a_refusal_for_good_with_batches_behind_it_raises_the_epoch(
 
 
 async def test_a_record_expires_and_those_behind_it_are_stored(broker: FakeBroker) -> None:
-    async with make_producer(delivery_timeout_s=0.1) as producer:
+    clock = ManualClock()
+    async with make_producer(clock=clock, delivery_timeout_s=0.05) as producer:
+        await meet(producer)
         await producer.send("t", b"warm", partition=0)
-        broker.handlers[ApiKey.PRODUCE] = lambda exchange: None
+        broker.handlers[ApiKey.PRODUCE] = lambda exchange: clock.advance(1)
         with pytest.raises(DeliveryTimeoutError, match=r"for t-0 .* \(attempts: 1\)"):
             await producer.send("t", b"lost", partition=0)
         broker.release(ApiKey.PRODUCE)
@@ -457,7 +471,9 @@ async def test_a_record_larger_than_a_frame_is_refused_with_both_sizes(broker: F
 
 
 async def test_a_topic_that_is_missing_is_waited_for_then_named(broker: FakeBroker) -> None:
-    async with make_producer(request_timeout_s=0.05) as producer:
+    clock = ManualClock()
+    broker.handlers[ApiKey.METADATA] = lambda asked: (asked.proceed(), clock.advance(20))
+    async with make_producer(clock=clock, request_timeout_s=60) as producer:
         with pytest.raises(BrokerError, match="there is no topic 'nowhere'") as caught:
             await producer.send("nowhere", b"x")
         assert caught.value.code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
@@ -640,7 +656,7 @@ async def test_start_fails_in_time_when_there_is_no_broker_and_leaves_nothing_op
 
 async def test_nothing_is_left_running_after_close(broker: FakeBroker) -> None:
     async with make_producer(delivery_timeout_s=0.05) as producer:
-        await producer.partitions_for("t")
+        await meet(producer)
         broker.hold(ApiKey.PRODUCE)
         future = producer.send_nowait("t", b"x", partition=0)
         await broker.stop()

@@ -52,7 +52,7 @@ def with_header(header: object) -> bytes:
 
 async def last_word(client: RawClient) -> str:
     """What the broker says before it closes the connection, which must be the last it says."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         envelope = await client.next_answer()
         assert envelope.correlation_id == NO_REQUEST
         assert envelope.error_code == ErrorCode.INVALID_REQUEST
@@ -73,7 +73,7 @@ async def test_a_frame_size_out_of_range_closes_the_connection_before_any_memory
     async with unharmed(server), raw_client(server.urls[0], hello=hello) as client:
         served = sum(each.hits for each in server.runtime.pool.statistics)
         client.write(pack(">I", size) + b"x" * 100)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert await client.at_end()
         assert sum(each.hits for each in server.runtime.pool.statistics) == served
 
@@ -244,7 +244,7 @@ async def test_numbers_beyond_all_reason_are_answered(
             if known_topic:
                 message = message.replace(b"?" * 16, topic_id)
             client.send_message(message)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await client.answer_to(77)
         assert (await health_of(client)).status == "ok"
 
@@ -306,7 +306,7 @@ async def test_a_name_of_megabytes_is_refused_in_a_sentence(server: Server) -> N
                 CommitOffsetsRequest("g", "", -1, (OffsetCommit(name, 0, 1, -1, ""),)),
                 CommitOffsetsRequest(name, "", -1, (OffsetCommit("events", 0, 1, -1, ""),)),
             ):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     answer = await client.answer_to(client.send(request))
                 # Refused is either the whole request or, as the third field of its outcome, the one thing it is about.
                 assert answer.error_code or answer.fields[-1][0][2]

@@ -128,7 +128,7 @@ async def test_a_flipped_bit_hides_its_batch_and_no_other(
             assert await produce(client, topic_id, b"after") == 30
         read: list[bytes | None] = []
         async with (
-            asyncio.timeout(20),
+            asyncio.timeout(60),
             Consumer(server.urls[0], "events", start="earliest", polling="event") as consumer,
         ):
             while len(read) < first:

@@ -182,7 +182,7 @@ async def test_an_fsync_error_between_acknowledgements_stops_the_log_too(
     ):
         topic_id = await create_topic(client)
         filesystem.fail("sync", errno.EIO, path_part=ONE_SEGMENT)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await health_of(client)).status == "ok":
                 with contextlib.suppress(BrokerError):
                     await produce(client, topic_id, b"x")

@@ -135,7 +135,7 @@ async def test_a_killed_broker_has_all_that_was_acknowledged_once_and_in_order(
             await eventually(
                 lambda enough=enough: running.done() or len(load.acknowledged) >= enough,
                 "more records are acknowledged",
-                30,
+                60,
             )
             if running.done():
                 running.result()
@@ -145,7 +145,7 @@ async def test_a_killed_broker_has_all_that_was_acknowledged_once_and_in_order(
             with load.paused():
                 await check_all_is_there(broker.url, acknowledged)
         load.stop()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await running
         await check_all_is_there(broker.url, load.acknowledged)
         broker.kill()
@@ -167,7 +167,7 @@ async def test_a_broker_stopped_under_load_exits_with_0_and_is_clean(
             await eventually(
                 lambda enough=enough: running.done() or len(load.acknowledged) >= enough,
                 "more records are acknowledged",
-                30,
+                60,
             )
             assert await asyncio.to_thread(broker.stop) == (0, "")
             acknowledged = dict(load.acknowledged)
@@ -176,7 +176,7 @@ async def test_a_broker_stopped_under_load_exits_with_0_and_is_clean(
             broker.start()
             await check_all_is_there(broker.url, acknowledged)
         load.stop()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             await running
         assert broker.stop() == (0, "")
     async with running_server(data) as server:

@@ -139,7 +139,7 @@ def frieda(broker: BrokerProcess, *arguments: str) -> subprocess.CompletedProces
         capture_output=True,
         text=True,
         env=dict(os.environ) | {"FRIEDA_BOOTSTRAP": broker.url},
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

@@ -54,7 +54,7 @@ def start(data: Path | str, *flags: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=environment,
-        timeout=30,
+        timeout=60,
         check=False,
     )
 

@@ -25,6 +25,8 @@ from frieda.testing.conversation import (
 from frieda.testing.raw_client import RawClient, decoded, raw_client
 from frieda.wire.messages import DeleteTopicsRequest, InitProducerRequest, ProduceRequest
 
+LESS_THAN_A_TIMEOUT_S = 20
+"""What takes a moment takes a slow machine some seconds; a wait for one of the timeouts here would take 30 or more."""
 GONE = (ErrorCode.UNKNOWN_TOPIC_ID, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
 
 
@@ -34,7 +36,7 @@ async def delete(client: RawClient, name: str) -> None:
 
 
 async def code_of(client: RawClient, correlation_id: int) -> int:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return (await client.answer_to(correlation_id)).error_code
 
 
@@ -69,6 +71,7 @@ async def test_a_topic_deleted_while_it_is_written_and_read_leaves_nothing_behin
                 deleting = asyncio.ensure_future(delete(admin, "doomed"))
             await asyncio.sleep(0)
         await deleting
+        written.append(writer.send(ProduceRequest(topic_id, 0, 1, 1000), batch))
         codes = [await code_of(writer, correlation_id) for correlation_id in written]
         assert set(codes) - set(GONE) <= {0}
         assert codes[-1] in GONE
@@ -122,7 +125,7 @@ async def test_a_stop_answers_long_polls_and_parked_batches_at_once(tmp_path: Pa
             )
             assert await client.at_end()
         await stopping
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < LESS_THAN_A_TIMEOUT_S
         assert server.runtime.pool.in_use == 0
 
 
@@ -141,7 +144,7 @@ async def test_a_stop_does_not_wait_longer_than_it_is_told_for_who_does_not_read
             await eventually(lambda: session._sending_paused, "the client is stuck")
             began = time.monotonic()
             await server.stop()
-            assert time.monotonic() - began < 1.5
+            assert time.monotonic() - began < LESS_THAN_A_TIMEOUT_S
         assert server.connections == 0
         assert server.runtime.pool.in_use == 0
     async with running_server(tmp_path) as server, raw_client(server.urls[0]) as client:
@@ -164,7 +167,7 @@ async def test_a_broker_process_with_waiting_clients_stops_within_a_moment(tmp_p
         for client in clients:
             await client.__aexit__(None, None, None)
         assert await stopping == (0, "")
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < LESS_THAN_A_TIMEOUT_S
 
 
 async def test_requests_that_come_while_it_stops_are_not_half_done(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ class Witness:
     async def check(self) -> None:
         """Everything is as it should be."""
         server = self._server
-        async with asyncio.timeout(20), raw_client(server.urls[0]) as client:
+        async with asyncio.timeout(60), raw_client(server.urls[0]) as client:
             self._values.append(b"%d" % len(self._values))
             await produce(client, self._topic_id, self._values[-1])
             assert await fetch_values(client, self._topic_id) == self._values
@@ -203,7 +203,7 @@ async def talk(server: Server, rng: random.Random, data: bytes) -> str:
                     pass
             if not writer.transport.is_closing():
                 writer.write_eof()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while more := await reader.read(1 << 16):
                     heard += more
     finally:
@@ -233,7 +233,7 @@ async def fuzz(folder: Path, seed: int, seconds: float, rounds: int | None = Non
             rng = random.Random(f"{seed}/{number}")
             data = Talker(rng, topic_ids).conversation()
             try:
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     did[await talk(server, rng, data)] += 1
                 if number % ROUNDS_BETWEEN_CHECKS == 0:
                     await witness.check()

@@ -25,13 +25,13 @@ class SlowDisk:
             if operation == "sync":
                 self.syncs += 1
                 self.begun.release()
-                assert self.go_on.acquire(timeout=10)
+                assert self.go_on.acquire(timeout=60)
             check(operation, path)
 
         filesystem.check = slow
 
     async def wait_for_sync(self):
-        assert await asyncio.to_thread(self.begun.acquire, timeout=10)
+        assert await asyncio.to_thread(self.begun.acquire, timeout=60)
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ async def test_the_interval_policy_syncs_soon(filesystem, open_log, append):
     append(log, b"x")
     flusher.sync_soon(log)
     flusher.sync_soon(log)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await finished.wait()
     assert log.synced_offset == 1
     assert flusher.fsyncs == 1

@@ -31,7 +31,7 @@ def build(tmp_path: Path, **environment: str) -> tuple[subprocess.CompletedProce
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     return result, [path.name for path in wire.glob("*.so")]
