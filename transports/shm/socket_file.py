@@ -83,8 +83,7 @@ class SocketFile:
     def __init__(self, path: str, sock: socket.socket) -> None:
         self.sock = sock
         self._path = path
-        status = os.stat(path)
-        self._identity = (status.st_dev, status.st_ino)
+        self._identity = _identity(path)
 
     @classmethod
     async def listen(cls, url: str, backlog: int) -> SocketFile:
@@ -107,8 +106,7 @@ class SocketFile:
     def remove(self) -> None:
         """Remove the file while the socket still listens, so that nobody takes it for a dead one. May be repeated."""
         with suppress(FileNotFoundError):
-            status = os.stat(self._path)
-            if (status.st_dev, status.st_ino) == self._identity:
+            if _identity(self._path) == self._identity:
                 os.unlink(self._path)
 
 
@@ -123,6 +121,12 @@ def peer_credentials(sock: socket.socket) -> Credentials:
             "as this one does: shm connects processes of one user; use tcp between users"
         )
     return found
+
+
+def _identity(path: str) -> tuple[int, int, int]:
+    """Which file lies at `path`. Its number alone does not say: a new file may get that of a removed one."""
+    status = os.lstat(path)
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _remove_dead(url: str, path: str) -> None:
