@@ -7,7 +7,6 @@ is hot: a spin for the sake of sockets does not lose time here.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +27,6 @@ class ShmProvider:
     """One for each transport. Nothing to close: what it polls closes itself."""
 
     def __init__(self, runtime: TransportRuntime) -> None:
-        self.loop = asyncio.get_running_loop()
         self.note_activity = runtime.engine.note_activity
         self._engine = runtime.engine
         self._hot: tuple[ShmQueuePair, ...] = ()

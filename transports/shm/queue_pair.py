@@ -16,6 +16,7 @@ ring and is delivered first; `failed` comes after.
 
 from __future__ import annotations
 
+import asyncio
 import mmap
 import os
 from collections import deque
@@ -67,12 +68,13 @@ class ShmSource:
         self._offset = offset
 
     def release(self) -> None:
-        """The peer is done with it. Raises LocalProtocolError the second time, but not after `close`."""
+        """The peer is done with it. Raises LocalProtocolError when it was released before."""
         pair, self._pair = self._pair, None
         if pair is None:
             raise LocalProtocolError("a source was released twice")
         self.view.release()
-        pair._give_back(self._offset)
+        del pair._sources[self._offset]
+        pair._allocator.give_back(self._offset)
 
 
 class _Read:
@@ -128,7 +130,7 @@ class ShmQueuePair:
         self.active_ns = 0
         """When the provider last saw it active."""
         self._provider = provider
-        self._loop = provider.loop
+        self._loop = asyncio.get_running_loop()
         self._link = link
         self._limits = limits
         self._region = region
@@ -147,6 +149,7 @@ class ShmQueuePair:
         self._own_sources = self._shared[outgoing.sources_at :][:sources_bytes]
         self._peer_sources = self._shared[incoming.sources_at :][:sources_bytes]
         self._allocator = SourceAllocator(sources_bytes, limits.max_reads)
+        self._sources: dict[int, ShmSource] = {}  # those that are out, by offset
         self._own_key, self._peer_key = key + side, key + 1 - side
         self._own_bell = own_bell
         self._peer_bell = peer_bell
@@ -244,7 +247,9 @@ class ShmQueuePair:
             return None
         offset, size = taken
         view = self._own_sources[offset : offset + size]
-        return ShmSource(self, offset, view, RemoteMemory(offset, self._own_key, size))
+        source = ShmSource(self, offset, view, RemoteMemory(offset, self._own_key, size))
+        self._sources[offset] = source
+        return source
 
     def close(self) -> None:
         if self._closed:
@@ -254,14 +259,17 @@ class ShmQueuePair:
         self._link.close()
         os.close(self._own_bell)
         os.close(self._peer_bell)
+        for source in list(self._sources.values()):
+            source.release()
         self._send_ring.release()
         self._receive_ring.release()
         for view in (self._own_sources, self._peer_sources, self._shared, *self._receive_slots):
             view.release()
         for memory in (self._region, self._slots_memory):
-            # Where somebody still has a view (of a source, say), the memory goes with that.
+            # Where somebody still has a view of it, the memory goes with the last of those.
             with suppress(BufferError):
                 memory.close()
+        del self._region, self._slots_memory
 
     # ---- from the provider and the loop
 
@@ -400,7 +408,3 @@ class ShmQueuePair:
         for read in self._reads:
             read.release()
         self._reads.clear()
-
-    def _give_back(self, offset: int) -> None:
-        if not self._closed:
-            self._allocator.give_back(offset)

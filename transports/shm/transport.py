@@ -28,7 +28,7 @@ MakeReceiver = Callable[[Connection], Receiver]
 
 
 class ShmTransport(Transport):
-    """Shared memory, brought up over a Unix socket. One for each event loop, made while it runs."""
+    """Shared memory, brought up over a Unix socket. One for each event loop."""
 
     scheme = "shm"
     ordered: ClassVar[bool] = False
