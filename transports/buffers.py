@@ -197,6 +197,11 @@ class BufferPool:
             for each in self._classes
         )
 
+    @property
+    def regions(self) -> tuple[mmap.mmap, ...]:
+        """The memory of every class, for a device to register; empty when the pool pools nothing or is closed."""
+        return tuple(each.region for each in self._classes if each.region is not None)
+
     def lease(self, size_bytes: int) -> Lease | None:
         """A buffer of exactly `size_bytes`, or None when none that fits is free.
 

@@ -21,6 +21,7 @@ GROUP: Final = "frieda.transports"
 BUILT_IN: Final[dict[str, str]] = {
     "tcp": "frieda.transports.tcp:TcpTransport",
     "shm": "frieda.transports.shm.transport:ShmTransport",
+    "verbs": "frieda.transports.verbs.transport:VerbsTransport",
     "memory": "frieda.transports.memory:MemoryTransport",
 }
 

@@ -17,11 +17,10 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
-from frieda.errors import AddressInUseError, ConnectError, TransportError
+from frieda.errors import ConnectError
 from frieda.transports.address import join_host_port, parse_host_port
 from frieda.transports.base import (
     Bytes,
@@ -31,6 +30,7 @@ from frieda.transports.base import (
     Transport,
     TransportRuntime,
 )
+from frieda.transports.sockets import connected_socket, listening_sockets
 from frieda.transports.stream import StreamConnection, StreamShare
 
 MakeReceiver = Callable[[Connection], Receiver]
@@ -53,7 +53,7 @@ class TcpTransport(Transport):
             raise ConnectError(f"{url}: port 0 cannot be connected to")
         try:
             async with asyncio.timeout(timeout_s):
-                sock = await _connected_socket(url, host, port)
+                sock = await connected_socket(url, host, port)
                 return await self._adopt(sock, make_receiver)
         except TimeoutError:
             raise ConnectError(f"{url}: no connection within {timeout_s:g} s") from None
@@ -61,7 +61,7 @@ class TcpTransport(Transport):
     async def listen(self, url: str, make_receiver: MakeReceiver) -> Listener:
         host, port = parse_host_port(url)
         loop = asyncio.get_running_loop()
-        sockets = await _listening_sockets(url, host, port, self.runtime.limits.backlog)
+        sockets = await listening_sockets(url, host, port, self.runtime.limits.backlog)
         real_port = sockets[0].getsockname()[1]
         servers: list[asyncio.Server] = []
         try:
@@ -205,80 +205,3 @@ class _TcpWire(asyncio.BufferedProtocol):
 
 def _not_connected(_data: object, /) -> int:
     raise BrokenPipeError(errno.EPIPE, "not connected")
-
-
-async def _addresses(url: str, host: str, port: int, flags: int = 0) -> list[tuple[Any, ...]]:
-    with suppress(
-        socket.gaierror, UnicodeError
-    ):  # a numeric address needs no look-up, which would take a thread
-        numeric = flags | socket.AI_NUMERICHOST
-        return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=numeric))
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)
-    except (OSError, UnicodeError) as error:
-        raise ConnectError(f"{url}: the host {host!r} cannot be found: {error}") from error
-    return list(found)
-
-
-async def _connected_socket(url: str, host: str, port: int) -> socket.socket:
-    """A connected socket to the first address of `host` that answers."""
-    loop = asyncio.get_running_loop()
-    failures: list[str] = []
-    for family, kind, proto, _, address in await _addresses(url, host, port):
-        try:
-            sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
-        except OSError as error:
-            failures.append(str(error))
-            continue
-        try:
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            failures.append(f"{address[0]}: {error.strerror or error}")
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise ConnectError(f"{url}: cannot connect: {'; '.join(dict.fromkeys(failures))}")
-
-
-async def _listening_sockets(url: str, host: str, port: int, backlog: int) -> list[socket.socket]:
-    """A bound socket for every address of `host`; all have the same port, also where it was 0."""
-    sockets: list[socket.socket] = []
-    failures: list[str] = []
-    try:
-        for family, kind, proto, _, address in await _addresses(url, host, port, socket.AI_PASSIVE):
-            try:
-                sock = socket.socket(family, kind | socket.SOCK_NONBLOCK, proto)
-            except OSError as error:  # an address family this machine does not have
-                failures.append(str(error))
-                continue
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            real_port = port or (sockets[0].getsockname()[1] if len(sockets) > 1 else 0)
-            try:
-                sock.bind((address[0], real_port, *address[2:]))
-                sock.listen(backlog)
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    raise AddressInUseError(
-                        f"{url}: another process listens at this address"
-                    ) from error
-                if error.errno != errno.EADDRNOTAVAIL:
-                    raise TransportError(
-                        f"{url}: cannot listen: {error.strerror or error}"
-                    ) from error
-                sockets.remove(sock)
-                sock.close()
-                failures.append(f"{address[0]}: {error.strerror or error}")
-        if not sockets:
-            raise TransportError(f"{url}: cannot listen: {'; '.join(dict.fromkeys(failures))}")
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets

@@ -118,11 +118,8 @@ class Kernel:
                 order.append(path.name)
                 shutil.copy(path, folder / "modules" / path.name)
         (folder / "modules" / "order").write_text("\n".join(order) + "\n")
-        _checked(
-            ["bash", "-o", "pipefail", "-c", 'find . | cpio -o -H newc --quiet | gzip -1 > "$0"']
-            + [str(self.initramfs)],
-            cwd=folder,
-        )
+        pack = 'find . | cpio -o -H newc --quiet | gzip -1 > "$0"'
+        _checked(["bash", "-o", "pipefail", "-c", pack, str(self.initramfs)], cwd=folder)
 
     def _module_files(self) -> list[Path]:
         found: list[Path] = []
