@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
+from frieda.errors import BrokerError
+
 if TYPE_CHECKING:
     from frieda.broker.broker import Broker
 
@@ -24,8 +26,18 @@ def to_its_end(
 
     @wraps(method)
     async def begin(broker: Broker, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        task = asyncio.get_running_loop().create_task(method(broker, *args, **kwargs))
+        async def outcome() -> Result | BrokerError:
+            # A refusal is a result, since nobody is there to hear it when the client has left. A fault is not.
+            try:
+                return await method(broker, *args, **kwargs)
+            except BrokerError as error:
+                return error
+
+        task = asyncio.get_running_loop().create_task(outcome())
         broker.hold_task(task)
-        return await asyncio.shield(task)
+        result = await asyncio.shield(task)
+        if isinstance(result, BrokerError):
+            raise result
+        return result
 
     return begin
