@@ -35,8 +35,18 @@ bootstrap_option: Final = click.option(
 )
 
 
+_TRANSPORT: Final = "frieda.transport"
+
+
+def _remember_transport(context: click.Context, _: click.Parameter, value: str | None) -> None:
+    context.meta[_TRANSPORT] = value
+
+
 def client_options(command: Command) -> Command:
-    """The options `--bootstrap`, `--client-config` and `--set`."""
+    """The options `--bootstrap`, `--transport`, `--client-config` and `--set`.
+
+    `--transport` is no argument of the command: `client_settings` knows it.
+    """
     for decorator in (
         click.option(
             "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="Any client setting."
@@ -46,6 +56,13 @@ def client_options(command: Command) -> Command:
             "config_file",
             type=click.Path(path_type=Path),
             help="A TOML file of client settings.",
+        ),
+        click.option(
+            "--transport",
+            metavar="auto|SCHEME",
+            expose_value=False,
+            callback=_remember_transport,
+            help="How to reach the broker once it is found: tcp, shm, verbs, or the best. [default: auto]",
         ),
         bootstrap_option,
     ):
@@ -68,6 +85,9 @@ def client_settings(
     """
     prefix = f"FRIEDA_{config_type.__name__.removesuffix('Config').upper()}_"
     given = {key: value for key, value in (flags or {}).items() if value is not None}
+    context = click.get_current_context(silent=True)
+    if context is not None and context.meta.get(_TRANSPORT) is not None:
+        given["transport"] = context.meta[_TRANSPORT]
     loaded = load_settings(
         config_type,
         file=config_file,

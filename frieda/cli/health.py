@@ -50,6 +50,7 @@ def health(
                     "status": state.status,
                     "problems": list(state.problems),
                     "software": state.software,
+                    "settings": dict(state.settings),
                     "facts": dict(state.facts),
                 },
                 output_format,
@@ -57,7 +58,13 @@ def health(
         else:
             problems = {f"problem {n}": text for n, text in enumerate(state.problems, 1)}
             show_facts(
-                {"status": state.status, **problems, "software": state.software, **state.facts},
+                {
+                    "status": state.status,
+                    **problems,
+                    "software": state.software,
+                    **state.settings,
+                    **state.facts,
+                },
                 output_format,
             )
         return ExitCode.OK if state.status == "ok" else ExitCode.FAILURE

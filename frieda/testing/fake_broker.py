@@ -17,6 +17,7 @@ batches refused (not parked), long polls.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any, Self
 
@@ -240,7 +241,8 @@ class _Session:
 
     def send(self, head: bytes, body: bytes | None) -> None:
         if self._alive and not self.mute:
-            self.connection.send(head, body)
+            with contextlib.suppress(TransportError):  # it has ended, and we hear of it in a moment
+                self.connection.send(head, body)
 
     def message_received(self, message: memoryview, lease: Lease | None) -> None:
         incoming = self._protocol.receive(message)

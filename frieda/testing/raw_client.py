@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from frieda.errors import BrokerError, ErrorCode
 from frieda.protocol.client import request_head
+from frieda.testing.message_streams import MessageWriter, message_streams
 from frieda.wire.envelope import AnswerEnvelope, split_answer
 from frieda.wire.messages import API_OF_REQUEST, PROTOCOL_VERSION, HelloRequest
 from frieda.wire.produce import ANSWER_MARK, split_produced
@@ -22,8 +23,12 @@ _SIZE = Struct(">I")
 @contextlib.asynccontextmanager
 async def raw_client(url: str, *, hello: bool = True) -> AsyncIterator[RawClient]:
     """A connection to `url` that, unless told not to, has said Hello; closed at the end."""
+    writer: asyncio.StreamWriter | MessageWriter
     parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 26)
+    if parts.scheme == "tcp":
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port, limit=1 << 26)
+    else:
+        reader, writer = await message_streams(url)
     client = RawClient(reader, writer)
     try:
         if hello:
@@ -39,9 +44,11 @@ async def raw_client(url: str, *, hello: bool = True) -> AsyncIterator[RawClient
 
 
 class RawClient:
-    """One TCP connection to a broker, made by `raw_client`."""
+    """One connection to a broker, made by `raw_client`."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter | MessageWriter
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._next_id = 0

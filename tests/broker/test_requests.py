@@ -37,8 +37,8 @@ from frieda.wire.messages import (
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Server]:
-    async with running_server(tmp_path) as running:
+async def server(tmp_path: Path, listen: str) -> AsyncIterator[Server]:
+    async with running_server(tmp_path, listen=(listen,)) as running:
         yield running
 
 
@@ -206,9 +206,11 @@ async def test_large_early_batches_are_stored_as_they_came(
     assert server.runtime.pool.in_use == 0
 
 
-async def test_an_early_batch_whose_predecessor_never_comes_is_refused(tmp_path: Path) -> None:
+async def test_an_early_batch_whose_predecessor_never_comes_is_refused(
+    tmp_path: Path, listen: str
+) -> None:
     async with (
-        running_server(tmp_path, park_timeout_ms=1) as server,
+        running_server(tmp_path, listen=(listen,), park_timeout_ms=1) as server,
         raw_client(server.urls[0]) as client,
     ):
         topic_id = await a_topic(client)
@@ -226,9 +228,9 @@ async def test_an_early_batch_whose_predecessor_never_comes_is_refused(tmp_path:
         assert server.runtime.pool.in_use == 0
 
 
-async def test_early_batches_beyond_the_bound_are_refused(tmp_path: Path) -> None:
+async def test_early_batches_beyond_the_bound_are_refused(tmp_path: Path, listen: str) -> None:
     async with (
-        running_server(tmp_path, max_parked_batches=2) as server,
+        running_server(tmp_path, listen=(listen,), max_parked_batches=2) as server,
         raw_client(server.urls[0]) as client,
     ):
         topic_id = await a_topic(client)
@@ -296,9 +298,11 @@ async def test_other_requests_are_answered_while_a_fetch_waits(client: RawClient
     assert (await client.next_answer()).correlation_id == health
 
 
-async def test_with_reordered_responses_answers_keep_the_order_of_requests(tmp_path: Path) -> None:
+async def test_with_reordered_responses_answers_keep_the_order_of_requests(
+    tmp_path: Path, listen: str
+) -> None:
     async with (
-        running_server(tmp_path, reorder_responses=True) as server,
+        running_server(tmp_path, listen=(listen,), reorder_responses=True) as server,
         raw_client(server.urls[0]) as client,
     ):
         topic_id = await a_topic(client)
@@ -373,9 +377,11 @@ async def test_metadata_names_topics_ids_and_leaders(server: Server, client: Raw
     assert "missing" in missing.detail
 
 
-async def test_topics_are_made_on_demand_only_when_both_sides_want_it(tmp_path: Path) -> None:
+async def test_topics_are_made_on_demand_only_when_both_sides_want_it(
+    tmp_path: Path, listen: str
+) -> None:
     async with (
-        running_server(tmp_path, auto_create_topics=True) as server,
+        running_server(tmp_path, listen=(listen,), auto_create_topics=True) as server,
         raw_client(server.urls[0]) as client,
     ):
         refused = await client.call(MetadataRequest(("made",), False))
@@ -460,17 +466,24 @@ async def test_settings_are_altered_described_and_in_force(client: RawClient) ->
 
 async def test_committed_offsets_are_kept_by_group_name_and_survive_a_restart(
     tmp_path: Path,
+    listen: str,
 ) -> None:
     commits = (OffsetCommit("events", 0, 5, 0, "note"), OffsetCommit("events", 7, 1, 0, ""))
     wanted = (GroupPartition("events", 0), GroupPartition("events", 1))
-    async with running_server(tmp_path) as server, raw_client(server.urls[0]) as client:
+    async with (
+        running_server(tmp_path, listen=(listen,)) as server,
+        raw_client(server.urls[0]) as client,
+    ):
         await a_topic(client, partitions=2)
         outcome = await client.call(CommitOffsetsRequest("g", "", -1, commits))
         assert [item.error_code for item in outcome.partitions] == [
             0,
             ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
         ]
-    async with running_server(tmp_path) as server, raw_client(server.urls[0]) as client:
+    async with (
+        running_server(tmp_path, listen=(listen,)) as server,
+        raw_client(server.urls[0]) as client,
+    ):
         kept = (await client.call(FetchOffsetsRequest("g", wanted))).partitions
         assert [(item.partition, item.offset, item.metadata) for item in kept] == [
             (0, 5, "note"),
@@ -490,18 +503,25 @@ async def test_the_offsets_topic_can_be_read_but_not_written(client: RawClient) 
     assert deleted.topics[0].error_code == ErrorCode.INVALID_TOPIC
 
 
-async def test_producer_ids_are_never_given_twice_also_after_a_crash(tmp_path: Path) -> None:
+async def test_producer_ids_are_never_given_twice_also_after_a_crash(
+    tmp_path: Path, listen: str
+) -> None:
     seen = []
     for _ in range(2):
-        async with running_server(tmp_path) as server, raw_client(server.urls[0]) as client:
+        async with (
+            running_server(tmp_path, listen=(listen,)) as server,
+            raw_client(server.urls[0]) as client,
+        ):
             for _ in range(3):
                 seen.append((await client.call(InitProducerRequest(None, -1, -1))).producer_id)
     assert len(set(seen)) == 6
 
 
-async def test_with_flush_batch_an_acknowledged_batch_is_on_the_disk(tmp_path: Path) -> None:
+async def test_with_flush_batch_an_acknowledged_batch_is_on_the_disk(
+    tmp_path: Path, listen: str
+) -> None:
     async with (
-        running_server(tmp_path, flush="batch") as server,
+        running_server(tmp_path, listen=(listen,), flush="batch") as server,
         raw_client(server.urls[0]) as client,
     ):
         topic_id = await a_topic(client)
@@ -521,9 +541,10 @@ async def test_health_counts_what_was_done(client: RawClient) -> None:
 
 async def test_a_batch_that_cannot_wait_for_the_disk_is_refused_before_it_is_stored(
     tmp_path: Path,
+    listen: str,
 ) -> None:
     async with (
-        running_server(tmp_path, flush="batch") as server,
+        running_server(tmp_path, listen=(listen,), flush="batch") as server,
         raw_client(server.urls[0]) as client,
     ):
         topic_id = await a_topic(client)

@@ -352,6 +352,25 @@ def test_health_says_ok(frieda: Run) -> None:
     state = json.loads(frieda("health", "--format", "json").stdout)
     assert state["status"] == "ok"
     assert state["facts"]["connections_accepted"] > 0
+    assert state["facts"]["connections_tcp"] == 1
+
+
+def test_health_shows_the_listeners_and_the_buffers(frieda: Run, broker: BrokerProcess) -> None:
+    lines = dict(line.split(maxsplit=1) for line in frieda("health").stdout.decode().splitlines())
+    assert lines["listeners"] == broker.url
+    assert lines["connections_tcp"] == "1"
+    assert {"buffers_hits", "buffers_misses", "buffers_waits", "buffers_high_water_4096"} < set(
+        lines
+    )
+
+
+def test_the_transport_can_be_chosen(frieda: Run) -> None:
+    assert frieda("health", "--transport", "tcp").returncode == 0
+    wrong = frieda("health", "--transport", "tpc")
+    assert wrong.returncode == ExitCode.USAGE
+    assert b"transport = 'tpc': must be one of auto, " in wrong.stderr
+    missing = frieda("consume", "no-topic", "--transport", "memory", "--set", "request_timeout_s=1")
+    assert missing.returncode != 0
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

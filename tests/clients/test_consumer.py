@@ -30,8 +30,8 @@ T0, T1 = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
 @pytest.fixture
-async def broker() -> AsyncIterator[FakeBroker]:
-    async with FakeBroker("tcp://127.0.0.1:0") as broker:
+async def broker(listen: str) -> AsyncIterator[FakeBroker]:
+    async with FakeBroker(listen) as broker:
         yield broker
 
 

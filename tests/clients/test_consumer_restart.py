@@ -16,8 +16,9 @@ RECORDS_PER_ROUND = 2000
 
 async def test_a_killed_broker_costs_a_consumer_neither_a_record_nor_a_repetition(
     tmp_path: Path,
+    process_listen: str,
 ) -> None:
-    with BrokerProcess(tmp_path / "data", "--flush", "batch") as broker:
+    with BrokerProcess(tmp_path / "data", "--flush", "batch", listen=process_listen) as broker:
         async with Admin(broker.url) as admin:
             await admin.create_topic("t", partitions=2)
         seen: dict[int, list[int]] = {0: [], 1: []}

@@ -65,8 +65,10 @@ async def make_topic(url: str, name: str = "t", **options: Any) -> None:
         await admin.create_topic(name, **options)
 
 
-async def test_what_is_sent_one_by_one_and_in_bulk_is_stored_in_order(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server:
+async def test_what_is_sent_one_by_one_and_in_bulk_is_stored_in_order(
+    tmp_path: Path, listen: str
+) -> None:
+    async with running_server(tmp_path, listen=(listen,)) as server:
         (url,) = server.urls
         await make_topic(url)
         async with make_producer(url) as producer:
@@ -81,9 +83,11 @@ async def test_what_is_sent_one_by_one_and_in_bulk_is_stored_in_order(tmp_path: 
 
 @pytest.mark.parametrize("flush", ["never", "batch"])
 async def test_a_broker_killed_again_and_again_keeps_every_acknowledged_record_once_and_in_order(
-    tmp_path: Path, flush: str
+    tmp_path: Path, process_listen: str, flush: str
 ) -> None:
-    with BrokerProcess(tmp_path, "--flush", flush, "--polling", "event") as broker:
+    with BrokerProcess(
+        tmp_path, "--flush", flush, "--polling", "event", listen=process_listen
+    ) as broker:
         await make_topic(broker.url)
         acknowledged: list[tuple[int, int]] = []
         async with make_producer(broker.url, batch_bytes=2000) as producer:
@@ -128,8 +132,9 @@ async def test_a_broker_killed_again_and_again_keeps_every_acknowledged_record_o
 
 async def test_a_batch_too_large_for_its_topic_is_split_and_the_rest_goes_on(
     tmp_path: Path,
+    listen: str,
 ) -> None:
-    async with running_server(tmp_path, park_timeout_ms=200) as server:
+    async with running_server(tmp_path, listen=(listen,), park_timeout_ms=200) as server:
         (url,) = server.urls
         await make_topic(url, config={"max.message.bytes": "2000"})
         async with make_producer(url) as producer:
@@ -146,8 +151,10 @@ async def test_a_batch_too_large_for_its_topic_is_split_and_the_rest_goes_on(
     assert [len(record.value or b"") for record in records] == [100] * 519
 
 
-async def test_a_broker_that_stops_in_order_and_comes_back_loses_nothing(tmp_path: Path) -> None:
-    with BrokerProcess(tmp_path, "--polling", "event") as broker:
+async def test_a_broker_that_stops_in_order_and_comes_back_loses_nothing(
+    tmp_path: Path, process_listen: str
+) -> None:
+    with BrokerProcess(tmp_path, "--polling", "event", listen=process_listen) as broker:
         await make_topic(broker.url)
         numbers = [b"%d" % n for n in range(200_000)]
         offsets: list[int] = []
@@ -171,8 +178,10 @@ async def test_a_broker_that_stops_in_order_and_comes_back_loses_nothing(tmp_pat
     assert [record.value for record in records] == [b"%d" % n for n in range(200_000)]
 
 
-async def test_a_broker_that_falls_silent_is_left_and_found_again(tmp_path: Path) -> None:
-    with BrokerProcess(tmp_path, "--polling", "event") as broker:
+async def test_a_broker_that_falls_silent_is_left_and_found_again(
+    tmp_path: Path, process_listen: str
+) -> None:
+    with BrokerProcess(tmp_path, "--polling", "event", listen=process_listen) as broker:
         await make_topic(broker.url)
         async with make_producer(broker.url, request_timeout_s=0.3) as producer:
             await producer.send("t", b"0")
@@ -187,8 +196,8 @@ async def test_a_broker_that_falls_silent_is_left_and_found_again(tmp_path: Path
     assert [record.value for record in records] == [b"%d" % n for n in range(50)]
 
 
-async def test_without_acks_records_arrive_in_order(tmp_path: Path) -> None:
-    async with running_server(tmp_path) as server:
+async def test_without_acks_records_arrive_in_order(tmp_path: Path, listen: str) -> None:
+    async with running_server(tmp_path, listen=(listen,)) as server:
         (url,) = server.urls
         await make_topic(url)
         async with make_producer(url, acks=0) as producer:
