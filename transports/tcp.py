@@ -54,7 +54,7 @@ class TcpTransport(Transport):
         try:
             async with asyncio.timeout(timeout_s):
                 sock = await connected_socket(url, host, port)
-                return await self._adopt(sock, make_receiver)
+                return await self._adopt(url, sock, make_receiver)
         except TimeoutError:
             raise ConnectError(f"{url}: no connection within {timeout_s:g} s") from None
 
@@ -80,7 +80,9 @@ class TcpTransport(Transport):
             raise
         return TcpListener(join_host_port(self.scheme, host, real_port), tuple(servers))
 
-    async def _adopt(self, sock: socket.socket, make_receiver: MakeReceiver) -> Connection:
+    async def _adopt(
+        self, url: str, sock: socket.socket, make_receiver: MakeReceiver
+    ) -> Connection:
         loop = asyncio.get_running_loop()
         wire = _TcpWire(self._share, make_receiver, connecting=True)
         try:
@@ -93,6 +95,8 @@ class TcpTransport(Transport):
             # uvloop closed the descriptor before it tied `sock` to the transport, so that closing `sock`
             # would close whoever has that number next (uvloop/loop.pyx, create_connection).
             sock.detach()
+        if wire.gone is not None:
+            raise ConnectError(f"{url}: the connection ended at once: {wire.gone}") from wire.gone
         if wire.failure is not None:
             raise wire.failure
         return wire.connection
@@ -123,6 +127,8 @@ class _TcpWire(asyncio.BufferedProtocol):
     ) -> None:
         self.failure: Exception | None = None
         """What make_receiver raised, for a connection that `connect` waits for."""
+        self.gone: OSError | None = None
+        """Why make_receiver was not even asked."""
         self.write: Callable[[Bytes], int] = _not_connected
         self.writev: Callable[[Sequence[Bytes]], int] = _not_connected
         self.lost = False
@@ -149,8 +155,9 @@ class _TcpWire(asyncio.BufferedProtocol):
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             host, port = sock.getpeername()[:2]
-        except OSError:  # the peer is gone already
+        except OSError as error:  # the peer is gone already
             self.connection.abort()
+            self.gone = error
             return
         try:
             self.connection.wire_ready(join_host_port("tcp", host, port), make_receiver)

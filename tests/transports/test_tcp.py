@@ -11,6 +11,7 @@ from frieda.testing.transport_pair import (
     Recorder,
     eventually,
     make_runtime,
+    open_descriptors,
     transport_pair,
     turns,
 )
@@ -111,6 +112,27 @@ async def test_a_reset_is_a_broken_error_that_names_the_peer():
         error = await pair.accepted[0].lost()
         assert isinstance(error, BrokenError)
         assert name in str(error)
+
+
+async def test_a_peer_that_resets_before_the_connection_is_ours_is_a_connect_error(
+    transport, monkeypatch
+):
+    async def reset_at_once(url, host, port):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname())
+            theirs, _ = listener.accept()
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            theirs.close()
+        ours.setblocking(False)
+        return ours
+
+    monkeypatch.setattr("frieda.transports.tcp.connected_socket", reset_at_once)
+    recorders = []
+    before = open_descriptors()
+    with pytest.raises(ConnectError, match=r"tcp://127\.0\.0\.1:9: the connection ended at once"):
+        await transport.connect("tcp://127.0.0.1:9", recorders.append)
+    await eventually(lambda: open_descriptors() == before, "the socket is closed")
+    assert recorders == []
 
 
 async def test_what_queued_while_the_wire_was_busy_leaves_in_few_writes(monkeypatch):
