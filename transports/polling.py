@@ -28,7 +28,7 @@ from frieda.clock import Clock, SystemClock
 from frieda.config import PollingMode
 from frieda.errors import ConfigError
 from frieda.transports.census import Census
-from frieda.transports.spin_policy import INTERVAL_NS, SpinInterval, SpinPolicy
+from frieda.transports.spin_policy import INTERVAL_NS, SpinAccount, SpinPolicy, SpinSample
 
 TICKS_BETWEEN_LOOKS: Final = 16
 """The clock is read every so many ticks (a tick costs about 0.5 us on uvloop)."""
@@ -115,7 +115,8 @@ class PollingEngine:
         self._countdown = 0
         self._last_active_ns = 0
         self._next_look_ns = 0
-        self._baseline: tuple[int, int, int, int] | None = None
+        self._account = SpinAccount()
+        self._next_self_look_ns = 0
         self._thread_work = 0
         self._sources: tuple[PollSource, ...] = ()
         self._context = Context()  # one for all ticks: copying the caller's on each costs time
@@ -224,7 +225,9 @@ class PollingEngine:
             return
         self._spins += 1
         self._state = EngineState.SPINNING
-        self._baseline = None
+        if self.mode == "adaptive":
+            self._account.begin(_sample(now_ns))
+            self._next_self_look_ns = now_ns + INTERVAL_NS
         self._last_active_ns = now_ns
         self._countdown = TICKS_BETWEEN_LOOKS
         self._rearm()
@@ -249,24 +252,26 @@ class PollingEngine:
         """Every few ticks: does the spin go on?"""
         if self._state is not EngineState.SPINNING:
             return False
+        now_ns = self._now_ns()
         if self._thread_work:
+            self._look_at_self(now_ns)
             self._state = EngineState.YIELDING
             self._arm_sources()
             return False
-        now_ns = self._now_ns()
         if self._active:
             self._active = False
             self._last_active_ns = now_ns
         elif self.mode == "adaptive" and now_ns - self._last_active_ns >= self._window_ns:
             if all(source.arm() for source in self._sources):
                 self._sleeps += 1
+                self._look_at_self(now_ns)
                 self._fall_asleep()
                 return False
             self._last_active_ns = now_ns
         if now_ns >= self._next_look_ns:
             self._look_around(now_ns)
             if self.mode == "adaptive":
-                if self._baseline is None or now_ns - self._baseline[0] >= INTERVAL_NS:
+                if now_ns >= self._next_self_look_ns:
                     self._look_at_self(now_ns)
                 if (reason := self._policy.bar(now_ns)) is not None:
                     self._barred(reason.value, now_ns)
@@ -330,12 +335,10 @@ class PollingEngine:
 
     def _look_at_self(self, now_ns: int) -> None:
         """Compare the time that passed with the time this thread ran: spinning, it never wants to stop."""
-        usage = resource.getrusage(resource.RUSAGE_THREAD)
-        now = (now_ns, time.thread_time_ns(), usage.ru_nivcsw, usage.ru_nvcsw)
-        before, self._baseline = self._baseline, now
-        if before is not None:
-            interval = SpinInterval(*(new - old for new, old in zip(now, before, strict=True)))
-            self._policy.saw_interval(now_ns, interval)
+        if self.mode == "adaptive":
+            self._next_self_look_ns = now_ns + INTERVAL_NS
+            if (interval := self._account.look(_sample(now_ns))) is not None:
+                self._policy.saw_interval(now_ns, interval)
 
     def _barred(self, reason: str, now_ns: int) -> None:
         """Sleep like event mode; activity looks again from time to time.
@@ -351,3 +354,8 @@ class PollingEngine:
         self._next_look_ns = now_ns + BARRED_LOOK_NS
         self._active = False
         self._asleep = True
+
+
+def _sample(now_ns: int) -> SpinSample:
+    usage = resource.getrusage(resource.RUSAGE_THREAD)
+    return SpinSample(now_ns, time.thread_time_ns(), usage.ru_nivcsw, usage.ru_nvcsw)

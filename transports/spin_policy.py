@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 INTERVAL_NS: Final = 20_000_000
-"""How often a spinner looks at itself and at the others."""
+"""So much spinning is judged at once, in one piece or in several."""
+ACCOUNT_NS: Final = 1_000_000_000
+"""Pieces that lie further apart than this tell nothing together."""
 CALM_NS: Final = 500_000_000
 """How long a crowd must be gone before spinning starts again: hysteresis."""
 PENALTY_NS: Final = 100_000_000
@@ -46,7 +48,7 @@ class Reason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SpinInterval:
-    """What one interval of unbroken spinning was like."""
+    """What one interval of spinning was like; the sleep between its pieces is not part of it."""
 
     wall_ns: int
     cpu_ns: int
@@ -68,6 +70,54 @@ class SpinInterval:
         if not self.involuntary_switches and not self.voluntary_switches and lost >= LATE_SHARE:
             return Reason.LATE
         return None
+
+
+class SpinSample(NamedTuple):
+    """The clocks and counters of a thread at one moment."""
+
+    wall_ns: int
+    cpu_ns: int
+    involuntary_switches: int
+    voluntary_switches: int
+
+
+class SpinAccount:
+    """Adds up pieces of spinning until they are long enough to be judged.
+
+    Under a load that pauses now and then, or whose other end lost its core, no spin lasts long: judged one by one
+    they would all be too short to tell anything.
+    """
+
+    __slots__ = ("_began_ns", "_since", "_total")
+
+    def __init__(self) -> None:
+        self._since: SpinSample | None = None
+        self._total = (0, 0, 0, 0)
+        self._began_ns = 0
+
+    def begin(self, sample: SpinSample) -> None:
+        """A spin begins."""
+        self._since = sample
+        if sample.wall_ns - self._began_ns > ACCOUNT_NS:
+            self._total = (0, 0, 0, 0)
+            self._began_ns = sample.wall_ns
+
+    def look(self, sample: SpinSample) -> SpinInterval | None:
+        """The spin goes on, or ends here: an interval to be judged, once there is enough of it."""
+        since, self._since = self._since, sample
+        if since is None:
+            return None
+        wall_ns, cpu_ns, involuntary, voluntary = self._total
+        wall_ns += sample.wall_ns - since.wall_ns
+        cpu_ns += sample.cpu_ns - since.cpu_ns
+        involuntary += sample.involuntary_switches - since.involuntary_switches
+        voluntary += sample.voluntary_switches - since.voluntary_switches
+        if wall_ns < INTERVAL_NS:
+            self._total = (wall_ns, cpu_ns, involuntary, voluntary)
+            return None
+        self._total = (0, 0, 0, 0)
+        self._began_ns = sample.wall_ns
+        return SpinInterval(wall_ns, cpu_ns, involuntary, voluntary)
 
 
 class SpinPolicy:
@@ -101,7 +151,7 @@ class SpinPolicy:
             self._crowded_until_ns = now_ns + CALM_NS
 
     def saw_interval(self, now_ns: int, interval: SpinInterval) -> None:
-        """One interval of unbroken spinning has ended at `now_ns`."""
+        """One interval of spinning has ended at `now_ns`."""
         trouble = interval.trouble
         if trouble is None:
             self._bad = 0

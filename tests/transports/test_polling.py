@@ -216,6 +216,32 @@ async def test_losing_the_core_to_others_makes_it_sleep(make_engine, clock, monk
     assert engine.statistics.state == "barred"
 
 
+async def test_losing_the_core_in_many_short_spins_makes_it_sleep_too(
+    make_engine, clock, monkeypatch
+):
+    engine = make_engine()
+    switches = iter(range(0, 100_000, 3))
+    monkeypatch.setattr(
+        "frieda.transports.polling.resource.getrusage",
+        lambda _: type("Usage", (), {"ru_nivcsw": next(switches), "ru_nvcsw": 0}),
+    )
+    monkeypatch.setattr(
+        "frieda.transports.polling.time.thread_time_ns", lambda: clock.monotonic_ns() // 2
+    )
+    engine.start()
+    for _ in range(40):  # 3 ms of spinning in 4: never the 20 ms that are judged
+        engine.note_activity()
+        await turns(MANY)
+        clock.advance(0.003)
+        await turns(MANY)
+        if engine.statistics.state == "barred":
+            break
+        assert engine.statistics.state == "asleep"
+        clock.advance(0.001)
+    assert engine.statistics.fallbacks == {"preempted": 1}
+    assert 10 <= engine.statistics.spins <= 20
+
+
 async def test_sources_are_polled_while_spinning_and_armed_before_sleeping(make_engine, clock):
     engine = make_engine()
     source = Source(clock)

@@ -3,14 +3,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frieda.transports.spin_policy import (
+    ACCOUNT_NS,
     CALM_NS,
     GOOD_PENALTIES,
     INTERVAL_NS,
     MAX_PENALTY_NS,
     PENALTY_NS,
     Reason,
+    SpinAccount,
     SpinInterval,
     SpinPolicy,
+    SpinSample,
 )
 
 GOOD = SpinInterval(INTERVAL_NS, INTERVAL_NS, 0, 0)
@@ -81,6 +84,62 @@ def test_the_penalty_doubles_at_each_relapse_up_to_a_bound_and_halves_after_good
     for _ in range(2 * GOOD_PENALTIES * MAX_PENALTY_NS // INTERVAL_NS):
         policy.saw_interval(now, GOOD)
     assert policy.penalty_ns == PENALTY_NS
+
+
+MS = 1_000_000
+
+
+def spin(account, at_ns, cpu_ns, wall_ns, ran_ns, switches=0):
+    """One piece of spinning: what is to be judged at its end, and the thread's own time then."""
+    account.begin(SpinSample(at_ns, cpu_ns, 0, 0))
+    return account.look(SpinSample(at_ns + wall_ns, cpu_ns + ran_ns, switches, 0)), cpu_ns + ran_ns
+
+
+def test_short_spins_are_judged_together_and_the_sleep_between_them_is_left_out():
+    account = SpinAccount()
+    cpu_ns = 7
+    judged = []
+    for number in range(20):  # 2 ms of spinning in 10, half of it lost to others
+        interval, cpu_ns = spin(account, number * 10 * MS, cpu_ns, 2 * MS, 1 * MS, switches=1)
+        judged.append(interval)
+    expected = SpinInterval(20 * MS, 10 * MS, 10, 0)
+    assert judged == [None] * 9 + [expected] + [None] * 9 + [expected]
+    assert expected.trouble is Reason.PREEMPTED
+
+
+def test_a_long_spin_is_judged_piece_by_piece():
+    account = SpinAccount()
+    account.begin(SpinSample(0, 0, 5, 5))
+    assert account.look(SpinSample(19 * MS, 19 * MS, 5, 5)) is None
+    assert account.look(SpinSample(25 * MS, 24 * MS, 6, 5)) == SpinInterval(25 * MS, 24 * MS, 1, 0)
+    assert account.look(SpinSample(30 * MS, 29 * MS, 6, 5)) is None
+    assert account.look(SpinSample(45 * MS, 44 * MS, 6, 6)) == SpinInterval(20 * MS, 20 * MS, 0, 1)
+
+
+def test_spins_that_lie_far_apart_are_not_added_up():
+    account = SpinAccount()
+    for number in range(100):
+        assert spin(account, number * (ACCOUNT_NS + 1), 0, 11 * MS, 1 * MS)[0] is None
+
+
+def test_a_look_before_any_spin_tells_nothing():
+    account = SpinAccount()
+    assert account.look(SpinSample(10**12, 5, 0, 0)) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 50 * MS), st.integers(0, 30 * MS)), max_size=80))
+def test_no_spinning_is_counted_twice_and_little_is_left_out(pieces):
+    account = SpinAccount()
+    now_ns, spun_ns, judged_ns = 10**12, 0, 0
+    for pause_ns, wall_ns in pieces:
+        now_ns += pause_ns
+        interval, _ = spin(account, now_ns, 0, wall_ns, 0)
+        now_ns += wall_ns
+        spun_ns += wall_ns
+        if interval is not None:
+            assert interval.wall_ns >= INTERVAL_NS
+            judged_ns += interval.wall_ns
+        assert judged_ns <= spun_ns
 
 
 @given(
