@@ -114,9 +114,9 @@ class BrokerProcess:
         ready = _READY.search(line)
         if ready is None:
             # Without output it is about to end; late, it is not.
-            errors = self._given_up(_END_TIMEOUT_S if in_time else 0.0)
+            code, errors = self._given_up(_END_TIMEOUT_S if in_time else 0.0)
             problem = "did not start" if in_time else f"was not ready within {timeout_s:g} s"
-            raise RuntimeError(f"the broker {problem}: {line.decode()}{errors}")
+            raise RuntimeError(f"the broker {problem} (exit code {code}): {line.decode()}{errors}")
         self.urls = tuple(ready.group(1).decode().split(", "))
 
     def kill(self) -> None:
@@ -180,15 +180,15 @@ class BrokerProcess:
                 line += some
         return line, True
 
-    def _given_up(self, grace_s: float) -> str:
-        """End a process that is of no use, by force after `grace_s`; what it wrote to standard error."""
+    def _given_up(self, grace_s: float) -> tuple[int, str]:
+        """End a process that is of no use, by force after `grace_s`; its exit code and what it wrote to stderr."""
         process = self._running()
         try:
             process.communicate(timeout=grace_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
-        return self._ended()
+        return process.returncode, self._ended()
 
     def _ended(self) -> str:
         """What the process that has ended wrote to standard error."""
