@@ -248,14 +248,16 @@ class FakeQueuePair:
 
     def pending(self) -> bool:
         """Is there anything to complete?"""
-        return self._handler is not None and bool(
-            self._inbound or self._reads or self._failing or self._reportable()
+        return (
+            self._handler is not None
+            and not self._dead
+            and bool(self._inbound or self._reads or self._failing or self._reportable())
         )
 
     def complete_one(self) -> bool:
         """Complete one thing; False when there is none, or it is put off."""
         handler, random = self._handler, self.device.random
-        if handler is None or self._dead or not self.pending():
+        if handler is None or not self.pending():
             return False
         if random.random() < self.device.plan.lateness:
             return False
@@ -339,7 +341,7 @@ class FakeQueuePair:
         if not self._failing and self.device.step():
             self._fail(self.device.plan.failure)
         if self._failing:
-            raise BrokenError(f"{what}: the queue pair is in the error state")
+            raise BrokenError(f"{what}: {self._failing[0] or 'the peer is gone'}")
 
     def _violation(self, what: str) -> None:
         self.device.violations.append(what)
