@@ -84,7 +84,6 @@ class Partition:
         # The broker's own topics begin with two underscores: clients read them but never write.
         self.internal = topic_name.startswith("__")
         self.log = log
-        self.settings = settings
         self.leader_epoch = 0
         log.high_watermark = log.log_end_offset
         self.parking: ParkingLot[EarlyBatch] = ParkingLot(parking_limit)
@@ -96,6 +95,34 @@ class Partition:
         self._parking_began = parking_began
         self._stopped: BrokerError | None = None
         self._write_error = ""
+        self.settings = settings
+
+    @property
+    def settings(self) -> PartitionSettings:
+        """What holds from the next produce on."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: PartitionSettings) -> None:
+        self._settings = settings
+        self._look()
+
+    def _look(self) -> None:
+        """Note whether a sound batch may go to the log and be answered with nothing in between or to wait for.
+
+        plain_bytes: the largest such batch, or -1: `produce` knows what is special here. syncs_soon: it is on the
+        disk within the flush interval.
+        """
+        settings = self._settings
+        plain = not (
+            self.internal
+            or settings.deep_validation
+            or settings.flush == "batch"
+            or self._write_error
+            or self._stopped is not None
+        )
+        self.plain_bytes = settings.max_message_bytes if plain else -1
+        self.syncs_soon = settings.flush == "interval"
 
     @property
     def high_watermark(self) -> int:
@@ -141,6 +168,15 @@ class Partition:
             self._unpark(header)
         return promised
 
+    def write_failed(self, error: StorageError) -> None:
+        """Remember the trouble until an append succeeds."""
+        self._write_error = error.detail
+        self._look()
+
+    def sync_soon(self) -> None:
+        """flush=interval: something was appended."""
+        self._flusher.sync_soon(self.log)
+
     def wake(self) -> None:
         """Tell the watchers that the high watermark has moved."""
         for watcher in tuple(self.watchers):
@@ -165,10 +201,11 @@ class Partition:
         try:
             base_offset = self.log.append(batch, header, self.leader_epoch)
         except StorageError as error:
-            self._write_error = error.detail
+            self.write_failed(error)
             raise
         if self._write_error:
             self._write_error = ""
+            self._look()
         return self._promise(base_offset, header, acks, done)
 
     def _promise(self, base_offset: int, header: BatchHeader, acks: int, done: Done) -> int | None:
@@ -288,6 +325,7 @@ class Partition:
     def stop(self, reason: BrokerError) -> None:
         """Take nothing more: what is parked or waits is told `reason`. The log stays open."""
         self._stopped = reason
+        self._look()
         self.refuse_parked(reason)
         self.wake()
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from frieda.broker.handlers import produce
 from frieda.broker.request import Handler, Request
 from frieda.errors import (
     BrokerError,
     BufferExhaustedError,
     ErrorCode,
+    FriedaError,
     LocalProtocolError,
     RemoteProtocolError,
     TransportError,
@@ -24,6 +26,8 @@ from frieda.errors import (
 from frieda.protocol.reorder import ReorderWindow
 from frieda.protocol.server import Refusal, ServerProtocol, ServerState
 from frieda.wire.envelope import HEADER_SIZE, MAX_HEADER_BYTES, encode_error
+from frieda.wire.messages import ApiKey
+from frieda.wire.produce import REQUEST_MARK
 
 if TYPE_CHECKING:
     from frieda.broker.broker import Broker
@@ -37,6 +41,8 @@ NO_REQUEST = -1
 
 # Up to this size the head of an answer fits into any message.
 _SMALL_HEAD_BYTES = 4096
+
+_OPEN: Final = ServerState.OPEN
 
 Outgoing = tuple[bytes | None, memoryview | None, "Lease | None"]
 
@@ -53,7 +59,13 @@ class Session:
     ) -> None:
         self.connection = connection
         self.protocol = ServerProtocol()
-        self._receive = self.protocol.receive
+        # A produce may be done at once, unless answers wait for their turn or a test has a handler of its own.
+        self._at_once = (
+            produce.at_once
+            if handlers.get(ApiKey.PRODUCE) is produce.handle
+            and not broker.config.reorder_responses
+            else None
+        )
         self.in_flight = 0
         self.alive = True
         # What waits for its own reason and can be answered early: long polls.
@@ -77,8 +89,19 @@ class Session:
     # --- the transport's side -----------------------------------------------------------------------------
 
     def message_received(self, message: memoryview, lease: Lease | None) -> None:
+        if (
+            self._at_once is not None
+            and message[0] == REQUEST_MARK
+            and self.protocol.state is _OPEN
+        ):
+            try:
+                if self._at_once(self._broker, self, message):
+                    return
+            except Exception as error:  # noqa: BLE001  as below
+                self._failed_at_once(message, error)
+                return
         try:
-            incoming = self._receive(message)
+            incoming = self.protocol.receive(message)
         except RemoteProtocolError as error:
             self._break(error)
             return
@@ -166,10 +189,18 @@ class Session:
         elif isinstance(error, BufferExhaustedError) and not request.answered:
             request.refuse(ErrorCode.BUSY, str(error))
         else:
-            logger.error("a request of %s failed", self.connection.peer, exc_info=error)
-            self._broker.counters.faults += 1
+            self.fault(error)
             if not request.answered:
                 request.refuse(ErrorCode.UNKNOWN_SERVER_ERROR, "the broker met a fault of its own")
+
+    def fault(self, error: Exception) -> None:
+        """Something of the broker's own went wrong over a request."""
+        logger.error("a request of %s failed", self.connection.peer, exc_info=error)
+        self._broker.counters.faults += 1
+
+    def not_sent(self, error: FriedaError) -> None:
+        """The connection ended under an answer; connection_lost tells the rest."""
+        logger.debug("an answer to %s was not sent: %s", self.connection.peer, error)
 
     @property
     def max_answer_bytes(self) -> int:
@@ -205,8 +236,13 @@ class Session:
         try:
             self.connection.send(head, body, lease)
         except (TransportError, LocalProtocolError) as error:
-            # The connection ended under the answer; connection_lost tells the rest.
-            logger.debug("an answer to %s was not sent: %s", self.connection.peer, error)
+            self.not_sent(error)
+
+    def _failed_at_once(self, message: memoryview, error: Exception) -> None:
+        incoming = self.protocol.receive(message)
+        self.in_flight += 1
+        request = Request(self, incoming.correlation_id, None, message, None, 0)
+        self.failed(request, error)
 
     async def _run(self, request: Request, work: Coroutine[Any, Any, None]) -> None:
         try:

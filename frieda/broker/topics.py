@@ -54,6 +54,13 @@ class Topics:
             raise BrokerError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no topic {name!r}")
         return topic
 
+    def find(self, topic_id: bytes, index: int) -> Partition | None:
+        """A partition, or None: `partition` says what there is instead."""
+        topic = self._by_id.get(topic_id)
+        if topic is None or not 0 <= index < len(topic.partitions):
+            return None
+        return topic.partitions[index]
+
     def partition(self, topic_id: bytes, index: int) -> Partition:
         """Raises BrokerError(UNKNOWN_TOPIC_ID or UNKNOWN_TOPIC_OR_PARTITION)."""
         topic = self._by_id.get(topic_id)

@@ -22,7 +22,7 @@ from frieda.errors import BrokerError, ErrorCode, StorageError
 from frieda.storage.filesystem import FileSystem, storage_error, write_all
 from frieda.storage.leader_epochs import LeaderEpochs
 from frieda.storage.partition_folder import remove_partition
-from frieda.storage.producer_state import ProducerState
+from frieda.storage.producer_state import Facts, ProducerState
 from frieda.storage.reading import ReadPlan
 from frieda.storage.recovery import (
     cut_segments,
@@ -41,17 +41,17 @@ from frieda.storage.segment import MAX_RELATIVE_OFFSET, Segment
 from frieda.storage.slow_work import Background, SlowWork
 from frieda.storage.sync import SyncJob
 from frieda.storage.time_lookup import first_at_or_after
-from frieda.wire.batch import BatchHeader, header_fields, patch
+from frieda.wire.batch import BatchHeader, facts_of, patch
 
 CLOSE_TIMEOUT_S: Final = 30.0
 _base_offset = attrgetter("base_offset")
-_append_fields = header_fields("last_offset_delta", "max_timestamp_ms", "producer_id")
 
 
 class PartitionLog:
     """See the module. Made by `open`; whoever opened it closes it.
 
     log_start_offset, log_end_offset: the offsets that can be read, and the next to be given out.
+    config: the topic's settings; altered ones hold from the next append or tick on.
     high_watermark: the owner's; retention deletes nothing above it.  synced_offset: what lies below is on the disk.
     damages: (first offset, next readable offset, sentence) of what recovery found damaged and kept.
     scanned_segments, cut_bytes: what opening had to read with its checksums, and cut off.
@@ -68,6 +68,7 @@ class PartitionLog:
         check_crc_on_read: bool,
     ) -> None:
         self.directory = directory
+        self.config = config
         self.producers = producers
         self.epochs = LeaderEpochs()
         self.log_start_offset = 0
@@ -82,6 +83,7 @@ class PartitionLog:
         self._segments: tuple[Segment, ...] = ()
         self._refusal: StorageError | None = None
         self._must_cut = False
+        self._noted_epoch = -1  # the epoch that `epochs` knows to be the latest
         self._new_names = False
         self._changed = False
         self._sealer = Sealer(filesystem, directory, 0, self.fail)
@@ -89,8 +91,6 @@ class PartitionLog:
         self._slow_work = SlowWork(background)
         self._check_crc_on_read = check_crc_on_read
         self._active: Segment
-        self._config = config
-        self._segment_bytes = config.segment_bytes
 
     @classmethod
     def open(
@@ -134,16 +134,6 @@ class PartitionLog:
         return log
 
     @property
-    def config(self) -> TopicConfig:
-        """The topic's settings. Altered ones hold from the next append or tick on."""
-        return self._config
-
-    @config.setter
-    def config(self, config: TopicConfig) -> None:
-        self._config = config
-        self._segment_bytes = config.segment_bytes
-
-    @property
     def failed(self) -> bool:
         """An fsync failed, so the log takes no more writes."""
         return self._refusal is not None and self._refusal.code == ErrorCode.LOG_FAILED
@@ -173,44 +163,55 @@ class PartitionLog:
         Writes base offset and leader epoch into `batch`, in place. Raises StorageError; the log is then as before,
         and for DISK_FULL and STORAGE_ERROR the next append may well succeed.
         """
-        # Flat on purpose: 16 KiB in about 4 us, of which the write is most.
-        last_offset_delta, max_timestamp_ms, producer_id = _append_fields(header)
+        facts = facts_of(header)
+        base_offset = self.write(batch, facts[3] + 1, leader_epoch)
+        self.note(base_offset, len(batch), leader_epoch, facts)
+        return base_offset
+
+    def write(self, batch: memoryview, record_count: int, leader_epoch: int) -> int:
+        """The first half of `append`, which makes the batch part of the log. Returns its base offset.
+
+        `note` must follow before anything else is done with this log: a produce is answered in between. Flat on
+        purpose: 16 KiB in about 4 us, of which the write is most.
+        """
         segment = self._active
         base_offset = self.log_end_offset
-        last_offset = base_offset + last_offset_delta
+        next_offset = base_offset + record_count
         size = len(batch)
         position = segment.end_position
         end = position + size
         if (
             end > segment.allocated
-            or end > self._segment_bytes
-            or last_offset - segment.base_offset > MAX_RELATIVE_OFFSET
+            or end > self.config.segment_bytes
+            or next_offset - segment.base_offset > MAX_RELATIVE_OFFSET + 1
             or self._refusal is not None
             or self._must_cut
         ):
-            segment = self._make_room(size, last_offset)
+            segment = self._make_room(size, next_offset - 1)
             position = segment.end_position
             end = position + size
         patch(batch, base_offset, leader_epoch)
         try:
-            written = segment.file().pwrite(batch, position)
+            written = (segment.open_file or segment.file()).pwrite(batch, position)
             if written != size:
                 write_all(segment.file(), batch[written:], position + written)
         except OSError as error:
             self._must_cut = True
             raise storage_error(error, f"cannot write to {segment.path}") from error
-        if max_timestamp_ms > segment.max_timestamp_ms:
-            segment.max_timestamp_ms = max_timestamp_ms
-            segment.max_timestamp_offset = last_offset
-        if position >= segment.index_due:
-            segment.index_batch(position, last_offset)
-        if leader_epoch > self.epochs.latest:
-            self.epochs.note(leader_epoch, base_offset)
-        if producer_id >= 0:
-            self.producers.update(header, base_offset)
         segment.end_position = end
-        segment.next_offset = self.log_end_offset = last_offset + 1
+        segment.next_offset = self.log_end_offset = next_offset
         return base_offset
+
+    def note(self, base_offset: int, size_bytes: int, leader_epoch: int, batch: Facts) -> None:
+        """The second half of `append`: what is to be known of the batch just written, by its BatchFacts."""
+        producer_id, _, _, last_offset_delta, newest_ms = batch
+        position = self._active.end_position - size_bytes
+        self._active.note_written(position, base_offset + last_offset_delta, newest_ms)
+        if leader_epoch != self._noted_epoch:
+            self.epochs.note(leader_epoch, base_offset)
+            self._noted_epoch = leader_epoch
+        if producer_id >= 0:
+            self.producers.note(batch, base_offset)
 
     def _make_room(self, size_bytes: int, last_offset: int) -> Segment:
         """All that an append seldom needs: refusal, the rest of a failed write, a roll, a longer file."""
@@ -223,7 +224,7 @@ class PartitionLog:
                 active.cut()
                 self._must_cut = False
             if active.end_position and (
-                active.end_position + size_bytes > self._segment_bytes
+                active.end_position + size_bytes > self.config.segment_bytes
                 or last_offset - active.base_offset > MAX_RELATIVE_OFFSET
             ):
                 self.roll()
@@ -231,7 +232,7 @@ class PartitionLog:
             if active.end_position == 0:
                 active.first_append_ms = self._clock.time_ms()
             if active.end_position + size_bytes > active.allocated:
-                active.grow(size_bytes, self._segment_bytes)
+                active.grow(size_bytes, self.config.segment_bytes)
         except OSError as error:
             raise storage_error(error, f"cannot make room in {active.path}") from error
         return active
@@ -243,9 +244,8 @@ class PartitionLog:
         closed, base_offset = self._active, self.log_end_offset
         if closed.end_position == 0:
             return
-        fresh = Segment(
-            self._filesystem, self.directory, base_offset, self._config.index_interval_bytes
-        )
+        interval = self.config.index_interval_bytes
+        fresh = Segment(self._filesystem, self.directory, base_offset, interval)
         try:
             closed.file()  # the slow work below finds it open
             fresh.start_empty()
@@ -321,9 +321,9 @@ class PartitionLog:
         """
         self.producers.now_ms = now_ms
         active = self._active
-        if self._refusal is None and old_enough_to_roll(active, self._config, now_ms):
+        if self._refusal is None and old_enough_to_roll(active, self.config, now_ms):
             self.roll()
-        count = expired_segments(self._segments, self._config, now_ms, self.high_watermark)
+        count = expired_segments(self._segments, self.config, now_ms, self.high_watermark)
         if count == len(self._segments) and self._refusal is None:
             self.roll()
         count = min(count, len(self._segments) - 1)
@@ -381,6 +381,7 @@ class PartitionLog:
             self.synced_offset = min(self.synced_offset, end)
             self.high_watermark = min(self.high_watermark, end)
             self.epochs.cut_end(end)
+            self._noted_epoch = -1
             filesystem, directory = self._filesystem, self.directory
             remove_snapshots_after(filesystem, directory, end)
             restore_producers(filesystem, directory, self._segments, self.producers, end)
@@ -435,8 +436,7 @@ class PartitionLog:
             if segment.next_offset <= self.synced_offset:
                 break
             waiting.append(segment)
-        waiting.reverse()
-        return waiting
+        return waiting[::-1]
 
     def _out_of_range(self, what: str) -> BrokerError:
         return BrokerError(

@@ -28,10 +28,13 @@ from struct import error as StructError
 from typing import Final, NamedTuple
 
 from frieda.errors import ErrorCode
-from frieda.wire.batch import BatchHeader, header_fields
+from frieda.wire.batch import BatchHeader, facts_of
 
 REMEMBERED_BATCHES: Final = 64
 """Batches remembered for each producer: as many as a client may have in flight."""
+
+Facts = tuple[int, ...]
+"""The fields of BatchFacts."""
 
 _SEQUENCES: Final = 1 << 31
 _HALF: Final = 1 << 30
@@ -68,24 +71,21 @@ class Verdict(NamedTuple):
 ACCEPT: Final = Verdict(VerdictKind.ACCEPT)
 
 
-_check_fields = header_fields("producer_id", "producer_epoch", "base_sequence")
-_update_fields = header_fields(
-    "last_offset_delta", "max_timestamp_ms", "producer_id", "producer_epoch", "base_sequence"
-)
-
-
 class SnapshotDamagedError(ValueError):
     """The bytes are not a whole snapshot; build the state again from the log."""
 
 
 class _Producer:
-    """One producer. `batches` holds three numbers a batch: first << 32 | last sequence, base offset, timestamp."""
+    """One producer: its epoch, and the sequence that comes next.
 
-    __slots__ = ("active_ms", "batches", "epoch", "last_sequence", "next_slot")
+    `batches` holds three numbers a batch: first << 32 | last sequence, base offset, timestamp.
+    """
 
-    def __init__(self, epoch: int, last_sequence: int, active_ms: int) -> None:
+    __slots__ = ("active_ms", "batches", "epoch", "next_sequence", "next_slot")
+
+    def __init__(self, epoch: int, next_sequence: int, active_ms: int) -> None:
         self.epoch = epoch
-        self.last_sequence = last_sequence
+        self.next_sequence = next_sequence
         self.active_ms = active_ms
         self.batches = array("q")
         self.next_slot = 0
@@ -129,16 +129,22 @@ class ProducerState:
     def expected_sequence(self, producer_id: int) -> int:
         """The first sequence of the batch that may come next; 0 for a producer that is not known."""
         known = self._producers.get(producer_id)
-        return (known.last_sequence + 1) % _SEQUENCES if known is not None else 0
+        return known.next_sequence if known is not None else 0
 
     def epoch(self, producer_id: int) -> int:
         """The epoch of a producer, or -1 when it is not known."""
         known = self._producers.get(producer_id)
         return known.epoch if known is not None else -1
 
+    def is_next(self, batch: Facts) -> bool:
+        """By its BatchFacts: is it what is expected of a producer that is known? (`check` says ACCEPT then.)"""
+        producer_id, epoch, first, _, _ = batch
+        known = self._producers.get(producer_id)
+        return known is not None and known.next_sequence == first and known.epoch == epoch
+
     def check(self, header: BatchHeader) -> Verdict:
         """May this batch be appended now? Changes nothing."""
-        producer_id, epoch, first = _check_fields(header)
+        producer_id, epoch, first, _, _ = facts_of(header)
         if producer_id < 0:
             return ACCEPT
         if first < 0 or epoch < 0:
@@ -158,7 +164,7 @@ class ProducerState:
             )
         if epoch != known.epoch:
             return self._check_other_epoch(known, header)
-        ahead = (first - known.last_sequence - 1) & (_SEQUENCES - 1)
+        ahead = (first - known.next_sequence) & (_SEQUENCES - 1)
         if ahead == 0:
             return ACCEPT
         if ahead < _HALF:
@@ -197,7 +203,7 @@ class ProducerState:
             if oldest < 0:
                 oldest = both >> 32
         before_oldest = oldest < 0 or 0 < ((oldest - last) & (_SEQUENCES - 1)) < _HALF
-        if before_oldest and (last - known.last_sequence) & (_SEQUENCES - 1) >= _HALF:
+        if before_oldest and (last + 1 - known.next_sequence) & (_SEQUENCES - 1) >= _HALF:
             return Verdict(VerdictKind.DUPLICATE)
         return Verdict(
             VerdictKind.REJECT,
@@ -208,7 +214,11 @@ class ProducerState:
 
     def update(self, header: BatchHeader, base_offset: int) -> None:
         """Note a batch that was appended (it was accepted, or it comes from a log that is read again)."""
-        last_offset_delta, newest_ms, producer_id, epoch, first = _update_fields(header)
+        self.note(facts_of(header), base_offset)
+
+    def note(self, batch: Facts, base_offset: int) -> None:
+        """As `update`, by the batch's BatchFacts."""
+        producer_id, epoch, first, last_offset_delta, newest_ms = batch
         if producer_id < 0 or first < 0:
             return
         last = (first + last_offset_delta) & (_SEQUENCES - 1)
@@ -216,8 +226,8 @@ class ProducerState:
         if known is None or known.epoch != epoch:
             if known is None and len(self._producers) >= self.max_producers:
                 self._forget_one()
-            known = self._producers[producer_id] = _Producer(epoch, last, 0)
-        known.last_sequence = last
+            known = self._producers[producer_id] = _Producer(epoch, 0, 0)
+        known.next_sequence = (last + 1) & (_SEQUENCES - 1)
         known.active_ms = self.now_ms
         known.remember(first, last, base_offset, newest_ms)
 
@@ -243,7 +253,13 @@ class ProducerState:
         for producer_id, p in self._producers.items():
             count = len(p.batches) // 3
             parts.append(
-                _SNAPSHOT_PRODUCER.pack(producer_id, p.epoch, p.last_sequence, p.active_ms, count)
+                _SNAPSHOT_PRODUCER.pack(
+                    producer_id,
+                    p.epoch,
+                    (p.next_sequence - 1) & (_SEQUENCES - 1),
+                    p.active_ms,
+                    count,
+                )
             )
             parts.extend(_SNAPSHOT_BATCH.pack(*batch) for batch in p.in_order())
         body = b"".join(parts)
@@ -265,7 +281,8 @@ class ProducerState:
                     body, at
                 )
                 at += _SNAPSHOT_PRODUCER.size
-                entry = producers[producer_id] = _Producer(epoch, last, active_ms)
+                following = (last + 1) & (_SEQUENCES - 1)
+                entry = producers[producer_id] = _Producer(epoch, following, active_ms)
                 for _ in range(batches):
                     both, base_offset, timestamp_ms = _SNAPSHOT_BATCH.unpack_from(body, at)
                     entry.remember(both >> 32, both & 0xFFFFFFFF, base_offset, timestamp_ms)

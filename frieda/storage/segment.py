@@ -41,12 +41,12 @@ class Segment:
 
     base_offset: the offset the file is named by.  end_position: bytes of batches.  next_offset: the offset after
     the last record.  allocated: how far the file reaches.  index_due: a batch that begins there or later gets an
-    index entry.  first_append_ms: wall clock of the first append (0: none), for rolling by age.
+    index entry.  open_file: what `file` gives, while it is open.  first_append_ms: wall clock of the first append
+    (0: none), for rolling by age.
     """
 
     __slots__ = (
         "_directory",
-        "_file",
         "_filesystem",
         "_hints",
         "_index_interval_bytes",
@@ -61,6 +61,7 @@ class Segment:
         "max_timestamp_ms",
         "max_timestamp_offset",
         "next_offset",
+        "open_file",
         "path",
     )
 
@@ -70,7 +71,7 @@ class Segment:
         self._filesystem = filesystem
         self._directory = directory
         self._index_interval_bytes = index_interval_bytes
-        self._file: File | None = None
+        self.open_file: File | None = None
         self._indexes: tuple[OffsetIndex, TimeIndex] | None = None
         self._hints: dict[int, int] = {}
         self.index_due = index_interval_bytes
@@ -94,18 +95,18 @@ class Segment:
             file.release()
             self._filesystem.unlink(self.path)
             raise
-        self._file = file
+        self.open_file = file
         self._indexes = OffsetIndex(), TimeIndex()
 
     def file(self) -> File:
         """The file, opened when it is not. Owner's thread; raises OSError."""
-        if self._file is None:
-            self._file = self._filesystem.open(self.path)
-        return self._file
+        if self.open_file is None:
+            self.open_file = self._filesystem.open(self.path)
+        return self.open_file
 
     def retained_file(self) -> File:
         """A file with one more holder, for the caller to release. Any thread; raises OSError."""
-        file = self._file
+        file = self.open_file
         if file is not None:
             try:
                 file.retain()
@@ -117,7 +118,7 @@ class Segment:
 
     def drop_file(self) -> None:
         """Close the file; it is opened again when it is needed."""
-        file, self._file = self._file, None
+        file, self.open_file = self.open_file, None
         if file is not None:
             file.release()
 
@@ -146,24 +147,26 @@ class Segment:
         self.allocated = self.end_position
         self._hints.clear()
 
-    def index_batch(self, position: int, last_offset: int) -> None:
-        """Make index entries for the batch at `position` (the owner calls this where `index_due` says so)."""
+    def _index_batch(self, position: int, last_offset: int) -> None:
         offsets, times = self.indexes()
         offsets.append(last_offset - self.base_offset, position)
         if self.max_timestamp_ms >= 0:
             times.append(self.max_timestamp_ms, self.max_timestamp_offset - self.base_offset)
         self.index_due = position + self._index_interval_bytes
 
-    def note_batch(self, position: int, header: BatchHeader) -> None:
-        """Count in a batch that lies at `position` (the append's hot path does the same by hand)."""
-        last_offset = header.last_offset
-        if header.max_timestamp_ms > self.max_timestamp_ms:
-            self.max_timestamp_ms = header.max_timestamp_ms
+    def note_written(self, position: int, last_offset: int, newest_ms: int) -> None:
+        """Note for both indexes a batch that lies at `position` and is counted in."""
+        if newest_ms > self.max_timestamp_ms:
+            self.max_timestamp_ms = newest_ms
             self.max_timestamp_offset = last_offset
         if position >= self.index_due:
-            self.index_batch(position, last_offset)
+            self._index_batch(position, last_offset)
+
+    def note_batch(self, position: int, header: BatchHeader) -> None:
+        """Count in a batch that lies at `position`, and note it."""
+        self.note_written(position, header.last_offset, header.max_timestamp_ms)
         self.end_position = position + header.size_bytes
-        self.next_offset = last_offset + 1
+        self.next_offset = header.next_offset
 
     def rebuild(
         self,

@@ -61,11 +61,8 @@ class PlainProduce(NamedTuple):
     topic_id: bytes
     partition: int
     acks: int
-    record_count: int
-    max_timestamp_ms: int
-    producer_id: int
-    producer_epoch: int
-    base_sequence: int
+    batch: tuple[int, int, int, int, int]
+    """Its BatchFacts."""
 
 
 _new = tuple.__new__
@@ -149,18 +146,8 @@ def plain_produce(message: memoryview) -> PlainProduce | None:
         and (producer_id < 0 or (first >= 0 and epoch >= 0))
         and crc32c(message, _CRC_STARTS_AT) == crc
     ):
-        fields = (
-            correlation_id,
-            topic_id,
-            partition,
-            acks,
-            count,
-            newest_ms,
-            producer_id,
-            epoch,
-            first,
-        )
-        return _new(PlainProduce, fields)
+        batch = (producer_id, epoch, first, last_delta, newest_ms)
+        return _new(PlainProduce, (correlation_id, topic_id, partition, acks, batch))
     return None
 
 
