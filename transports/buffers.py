@@ -168,6 +168,7 @@ class BufferPool:
         ]
         self._out: set[Lease] = set()
         self._waiters: dict[BufferWaiter, None] = {}
+        self._when_closed: list[Callable[[], None]] = []
         self._closed = False
 
     @property
@@ -275,6 +276,10 @@ class BufferPool:
             for lease in self._out
         )
 
+    def when_closed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` when this pool is closed, before its memory goes: for a device that registered it."""
+        self._when_closed.append(callback)
+
     def close(self) -> tuple[str, ...]:
         """Give the memory back and return the leak report, which is also logged. May be repeated.
 
@@ -283,6 +288,9 @@ class BufferPool:
         if self._closed:
             return ()
         self._closed = True
+        callbacks, self._when_closed = self._when_closed, []
+        for callback in callbacks:
+            callback()
         self._waiters.clear()
         leaks = self.leaks()
         for leak in leaks:

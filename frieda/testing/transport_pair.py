@@ -198,9 +198,10 @@ async def transport_pair(
         everyone = [*pair.accepted, *pair.connected]
         await eventually(lambda: all(each.losses for each in everyone), "connection_lost for all")
         await turns()
+        leaks: list[str] = []
         for runtime in (server, client):
             runtime.engine.close()
+            leaks += runtime.pool.close()  # a device that registered the pool goes with it
         await eventually(lambda: open_descriptors() <= descriptors, "descriptors closed")
     assert [len(each.losses) for each in everyone] == [1] * len(everyone)
-    assert server.pool.close() == ()
-    assert client.pool.close() == ()
+    assert leaks == []

@@ -38,6 +38,9 @@ from frieda.transports.buffers import Lease
 class TransportConformance(MessageClauses):
     """The suite. Every method, here and in MessageClauses, is one clause of the contract."""
 
+    connections = 500
+    """How many come and go one after another, in the test of that."""
+
     # ---- what is refused
 
     @pytest.mark.parametrize("size", [0, MAX + 1])
@@ -271,9 +274,9 @@ class TransportConformance(MessageClauses):
             second.connection.send(b"good")
             assert await second_server.received(1) == [b"good"]
 
-    async def test_five_hundred_connections_come_and_go(self) -> None:
+    async def test_hundreds_of_connections_come_and_go(self) -> None:
         async with self.pair() as pair:
-            for number in range(500):
+            for number in range(self.connections):
                 client, server = await pair.connect()
                 client.connection.send(number.to_bytes(2, "big"))
                 assert await server.received(1) == [number.to_bytes(2, "big")]

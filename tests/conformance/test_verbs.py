@@ -23,6 +23,8 @@ ROUTE = usable_route()
 
 
 class TestVerbs(TransportConformance):
+    connections = 300  # the virtual machine is emulated, so each takes its time
+
     def make_url(self) -> str:
         mapped = ROUTE.gid.address.ipv4_mapped if ROUTE.gid is not None else None
         # In the virtual machine the other end of the wire: the client comes from veth0.

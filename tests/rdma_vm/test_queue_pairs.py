@@ -83,11 +83,11 @@ async def linked(limits: ChannelLimits = LIMITS, *, repost: bool = True) -> Asyn
         one.close()
         other.close()
         left.let_go(), right.let_go()
+        runtime.engine.close()
+        assert runtime.pool.close() == ()
         assert left.closed
         assert right.closed
-        runtime.engine.close()
         assert open_descriptors() <= descriptors
-        assert runtime.pool.close() == ()
 
 
 async def test_sends_arrive_in_order_and_one_completion_stands_for_all_before_it():
@@ -271,11 +271,11 @@ async def test_what_arrives_before_start_is_handed_over_after_it():
     one.close()
     one.close()
     other.close()
+    runtime.engine.close()
+    assert runtime.pool.close() == ()
     assert left.closed
     assert right.closed
-    runtime.engine.close()
     assert open_descriptors() <= descriptors
-    runtime.pool.close()
 
 
 async def test_a_hundred_queue_pairs_come_and_go_on_one_device():
@@ -299,5 +299,5 @@ async def test_a_hundred_queue_pairs_come_and_go_on_one_device():
         other.close()
     left.let_go(), right.let_go()
     runtime.engine.close()
+    assert runtime.pool.close() == ()
     assert open_descriptors() <= descriptors
-    runtime.pool.close()

@@ -1,6 +1,8 @@
 """One device on one event loop: its context, its completion queue, and the polling of it.
 
-    CLOSED --first hold--> OPEN --last let_go--> CLOSED
+    OPEN --the buffer pool is closed, and nobody holds it--> CLOSED
+
+It stays open without connections, because to register the pool takes long: a client that comes back finds it done.
 
 All queue pairs of a loop on one device share one completion queue on one channel, whose descriptor never blocks.
 The polling engine polls the queue while it spins; before the loop sleeps the engine arms it. The order is the one
@@ -77,6 +79,7 @@ class VerbsProvider:
         self._unacknowledged = 0
         self._reserved = 0
         self._open = False
+        self._wanted = True
         try:
             self.context: Any = verbs.Context(name=route.device)
         except verbs.error as error:
@@ -101,6 +104,7 @@ class VerbsProvider:
         self._open = True
         self._loop.add_reader(self._descriptor, self._event)
         self._engine.add_source(self)
+        runtime.pool.when_closed(self._pool_closed)
 
     @property
     def closed(self) -> bool:
@@ -113,18 +117,25 @@ class VerbsProvider:
         return self
 
     def let_go(self) -> None:
-        """One less; the last one closes it."""
+        """One less."""
         self.holders -= 1
-        if self.holders == 0 and self._open:
+        self._close_when_done()
+
+    def _pool_closed(self) -> None:
+        self._wanted = False
+        self._close_when_done()
+
+    def _close_when_done(self) -> None:
+        if self._open and not self._wanted and self.holders == 0:
             self._open = False
             self._engine.remove_source(self)
             self._loop.remove_reader(self._descriptor)
+            self._set_aside.clear()
             self.pool_regions.close()
             self.queue.close()  # it acknowledges the rest of its events
             self._channel.close()
             self.domain.close()
             self.context.close()
-            self._set_aside.clear()
 
     # ---- queue pairs
 

@@ -4,8 +4,8 @@ The host and port are those of a TCP socket, over which a connection comes up an
 noticed; the data goes past it. Both sides must reach each other on the device too: which one that is, `choice` says.
 
 A connection pins, with the default limits, 1 MiB of receive slots and 1.5 MiB of send slots, and 4 MiB of sources
-from its first large message on; a process pins its buffer pool once for each device in use. A device is open while a
-listener or a connection needs it.
+from its first large message on; a process pins its buffer pool once for each device in use. A device stays open until
+the buffer pool is closed.
 """
 
 from __future__ import annotations
