@@ -15,12 +15,14 @@ DIST := .venvs/dist
 
 # Branch coverage of the whole package that the tests must reach, in per cent.
 COVERAGE_FLOOR ?= 93
+# So many tests run at a time: half of them wait for something. No test may care how fast the machine is.
+WORKERS ?= 2
 
 # What an environment is made of; the modules with a .pxd are compiled where there is a C compiler.
 COMPILED := $(wildcard frieda/wire/*.pxd)
 MADE_OF := pyproject.toml setup.py .ci/venv $(COMPILED) $(COMPILED:.pxd=.py)
 
-.PHONY: help test demo lint types unit package bench-smoke clean
+.PHONY: help test demo lint types unit thorough package bench-smoke clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -49,10 +51,17 @@ types: $(TEST)/made  ## mypy --strict
 unit: $(TEST)/made  ## the tests, with coverage
 	@echo "== tests"
 	@rm -f $(TEST)/tests-passed
-	$(TEST)/bin/python -m pytest --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR) \
+	$(TEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR) \
 		| tee $(TEST)/tests-output
 	@grep -E '^=+ .*passed.* =+$$' $(TEST)/tests-output | tr -d '=' | sed 's/^ *//; s/ *$$//' \
 		> $(TEST)/tests-passed
+
+# FRIEDA_EFFORT: times the examples of a property. The others: see tests/faults/test_kill.py and test_resources.py.
+thorough: $(TEST)/made  ## the same tests with far more examples, crashes and load (an hour)
+	@echo "== tests, thoroughly"
+	FRIEDA_EFFORT=$${FRIEDA_EFFORT:-20} FRIEDA_KILL_ROUNDS=$${FRIEDA_KILL_ROUNDS:-200} \
+		FRIEDA_MEMORY_MIB=$${FRIEDA_MEMORY_MIB:-1024} \
+		$(TEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal --timeout 3600
 
 package: $(TEST)/made  ## build wheel and sdist, install the wheel alone, run the demo from it
 	@echo "== package"

@@ -9,10 +9,11 @@ from typing import Final
 import pytest
 from hypothesis import settings
 
+from frieda.testing.effort import examples
 from frieda.transports.registry import known_schemes
 
 # A noisy machine must not fail a test for being slow; pytest's own timeout ends one that hangs.
-settings.register_profile("frieda", deadline=None, print_blob=True)
+settings.register_profile("frieda", deadline=None, print_blob=True, max_examples=examples(100))
 settings.load_profile("frieda")
 
 LISTEN_VARIABLE: Final = "FRIEDA_TEST_LISTEN"

@@ -19,6 +19,7 @@ from frieda.bench.histogram import (
     merged,
     samples_needed,
 )
+from frieda.testing.effort import examples
 
 
 def histogram_of(*values: int) -> LatencyHistogram:
@@ -66,7 +67,7 @@ def test_median_maximum_and_mean_are_right_to_three_digits(values: list[int]) ->
     assert histogram.mean_ns == sum(values) / len(values)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(6))
 @given(
     st.lists(st.lists(st.integers(0, HIGHEST_NS), max_size=50), max_size=4),
 )

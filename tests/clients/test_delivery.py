@@ -17,6 +17,7 @@ from frieda.clients.delivery import (
     Verdict,
 )
 from frieda.errors import ErrorCode
+from frieda.testing.effort import examples
 
 MAX_IN_FLIGHT = 4
 
@@ -229,7 +230,7 @@ def drive(model: Model, script: list[tuple[object, ...]]) -> None:
     model.finish()
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(events)
 def test_with_idempotence_no_record_is_lost_doubled_or_reordered(
     script: list[tuple[object, ...]],
@@ -245,7 +246,7 @@ def test_with_idempotence_no_record_is_lost_doubled_or_reordered(
     assert model.identity.numbered == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(events)
 def test_without_idempotence_every_record_comes_to_an_end_and_none_is_lost(
     script: list[tuple[object, ...]],
@@ -256,7 +257,7 @@ def test_without_idempotence_every_record_comes_to_an_end_and_none_is_lost(
     assert set(model.acknowledged) | model.failed == set(range(model.next_ordinal))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.lists(st.integers(1, 3), max_size=20), st.lists(st.integers(0, 7), max_size=60))
 def test_without_idempotence_order_is_kept_while_nothing_is_retried(
     counts: list[int], answers: list[int]

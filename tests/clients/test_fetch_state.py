@@ -13,6 +13,7 @@ from frieda.clients.chunks import BatchExtent, Chunk, batch_extents
 from frieda.clients.fetch_state import FetchState, Outcome, PartitionFetch, Taken
 from frieda.errors import BrokerError, CorruptLogError, ErrorCode, MissingDependencyError
 from frieda.model import Record, TopicPartition
+from frieda.testing.effort import examples
 from frieda.wire.batch import BatchBuilder, decode_batch, patch
 
 LEADER = "leader"
@@ -492,7 +493,7 @@ class Fetching(RuleBasedStateMachine):
 
 
 TestFetching = Fetching.TestCase
-TestFetching.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestFetching.settings = settings(max_examples=examples(60), stateful_step_count=40, deadline=None)
 
 
 def real_batches(*sizes: int) -> bytes:

@@ -10,6 +10,7 @@ from frieda.clock import ManualClock
 from frieda.config import TopicConfig
 from frieda.storage.log import PartitionLog
 from frieda.testing.batches import make_batch
+from frieda.testing.effort import examples
 from frieda.testing.filesystem import MemoryFileSystem
 from frieda.wire.batch import check_batch, decode_batch, iterate_batches
 
@@ -205,4 +206,4 @@ class LogModel(RuleBasedStateMachine):
 
 
 TestLogModel = LogModel.TestCase
-TestLogModel.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLogModel.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)

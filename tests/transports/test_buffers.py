@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from frieda.errors import BufferExhaustedError, ConfigError, LocalProtocolError
+from frieda.testing.effort import examples
 from frieda.transports.buffers import BufferPool, Lease
 
 
@@ -221,6 +222,6 @@ class PoolAgainstAModel(RuleBasedStateMachine):
 
 
 PoolAgainstAModel.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
+    max_examples=examples(60), stateful_step_count=40, deadline=None
 )
 TestPoolAgainstAModel = PoolAgainstAModel.TestCase

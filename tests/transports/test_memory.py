@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frieda.errors import BrokenError, ConnectError
+from frieda.testing.effort import examples
 from frieda.testing.transport_pair import eventually, transport_pair, turns
 from frieda.transports.memory import MemoryFaults, MemoryTransport
 
@@ -62,7 +63,7 @@ async def test_names_belong_to_one_event_loop():
         await asyncio.to_thread(asyncio.run, elsewhere())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(
     st.lists(st.integers(1, 20_000), min_size=1, max_size=20),
     st.integers(1, 5000),
