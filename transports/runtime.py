@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from frieda.config import UNLIMITED, BrokerConfig, ClientConfig
+from frieda.errors import ConfigError
 from frieda.transports.base import RdmaSettings, TransportLimits, TransportRuntime
 from frieda.transports.buffers import BufferPool
 from frieda.transports.polling import PollingEngine
@@ -32,3 +33,13 @@ def runtime_of(
         ),
         send_hold_s=config.send_hold_ms / 1000,
     )
+
+
+def check_largest_buffer(runtime: TransportRuntime) -> None:
+    """Raises ConfigError when no buffer of the pool holds the largest message."""
+    largest_bytes, wanted_bytes = runtime.pool.largest_bytes, runtime.limits.max_message_bytes
+    if largest_bytes < wanted_bytes:
+        raise ConfigError(
+            f"the largest buffer of the pool has {largest_bytes} bytes, less than "
+            f"max_message_bytes = {wanted_bytes}; add a buffer class of that size"
+        )

@@ -29,7 +29,6 @@ from typing import Final
 from frieda.errors import (
     BrokenError,
     ClosedError,
-    ConfigError,
     LocalProtocolError,
     RemoteProtocolError,
     TransportError,
@@ -38,6 +37,8 @@ from frieda.transports.base import Bytes, Connection, Receiver, TransportRuntime
 from frieda.transports.buffers import BufferWaiter, Lease
 from frieda.transports.deadlines import DeadlineSweep
 from frieda.transports.framing import FrameAssembler, pack_size
+from frieda.transports.holding import HeldSends
+from frieda.transports.runtime import check_largest_buffer
 from frieda.transports.sendqueue import SendQueue
 from frieda.transports.wire import GONE, Wire, nobody
 
@@ -61,13 +62,8 @@ class StreamShare:
     __slots__ = ("deadlines", "runtime", "shared_buffer")
 
     def __init__(self, runtime: TransportRuntime) -> None:
-        limits = runtime.limits
-        if runtime.pool.largest_bytes < limits.max_message_bytes:
-            raise ConfigError(
-                f"the largest buffer of the pool has {runtime.pool.largest_bytes} bytes, less than "
-                f"max_message_bytes = {limits.max_message_bytes}; add a buffer class of that size"
-            )
-        self.runtime = runtime
+        check_largest_buffer(runtime)
+        self.runtime, limits = runtime, runtime.limits
         self.shared_buffer = memoryview(bytearray(SHARED_BUFFER_BYTES))
         self.deadlines = DeadlineSweep(min(limits.message_timeout_s, limits.write_timeout_s))
 
@@ -109,6 +105,10 @@ class StreamConnection(Connection):
         self._message_begun = 0  # which one that is
         self._write_since = 0  # the sweep before the queue last made progress; 0: nothing is queued
         self._linger: asyncio.TimerHandle | None = None
+        hold_s = runtime.send_hold_s
+        self._held = HeldSends(hold_s, self._let_go) if hold_s else None
+        if hold_s:
+            self.send = self._hold  # type: ignore[method-assign]  # the usual one pays nothing for it
 
     # ---- Connection
 
@@ -116,9 +116,7 @@ class StreamConnection(Connection):
         # Flat, because every acknowledged produce passes here twice.
         size = len(head) if body is None else len(head) + len(body)
         if self._state is not _State.OPEN or not 0 < size <= self._max_message_bytes:
-            if lease is not None:
-                lease.release()
-            self._refuse(size)
+            self._refuse(size, lease)
         self._note_activity()
         rest: Bytes | None = None
         if body is None:
@@ -132,7 +130,8 @@ class StreamConnection(Connection):
             lease = None
         queue = self._queue
         taken = 0
-        if not queue.queued_bytes:
+        was_empty = not queue.queued_bytes
+        if was_empty:
             try:
                 taken = self._write(data) if rest is None else self._wire.writev((data, rest))
             except BlockingIOError:
@@ -146,15 +145,6 @@ class StreamConnection(Connection):
                 if lease is not None:
                     lease.release()
                 return
-            self._write_since = self._deadlines.sweeps
-            self._deadlines.watch(self)
-            try:
-                self._wire.watch_writable(self._wire_writable)
-            except OSError as error:  # no descriptor left
-                if lease is not None:
-                    lease.release()
-                self._break(BrokenError(f"sending to {self._peer} failed: {error}"), error)
-                return
         if taken < len(data):
             queue.append(data, None, taken)
             taken = 0
@@ -162,6 +152,8 @@ class StreamConnection(Connection):
             taken -= len(data)
         if rest is not None:
             queue.append(rest, lease, taken)
+        if was_empty:
+            self._wait_for_room()
         self._check_queue()
 
     @property
@@ -273,7 +265,9 @@ class StreamConnection(Connection):
 
     # ---- sending
 
-    def _refuse(self, size: int) -> None:
+    def _refuse(self, size: int, lease: Lease | None) -> None:
+        if lease is not None:
+            lease.release()
         if self._state is not _State.OPEN:
             if self._closed_by_us:
                 raise ClosedError(f"the connection to {self._peer} was closed here")
@@ -297,6 +291,15 @@ class StreamConnection(Connection):
             self._sending_paused = True
             if self._receiver is not None:
                 self._receiver.sending_paused()
+
+    def _wait_for_room(self) -> None:
+        """The wire is full: go on when it is not."""
+        self._write_since = self._deadlines.sweeps
+        self._deadlines.watch(self)
+        try:
+            self._wire.watch_writable(self._wire_writable)
+        except OSError as error:  # no descriptor left
+            self._break(BrokenError(f"sending to {self._peer} failed: {error}"), error)
 
     def _wire_writable(self) -> None:
         """All that queued while the wire was busy leaves together."""
@@ -322,6 +325,26 @@ class StreamConnection(Connection):
                     self._receiver.sending_resumed()
                 except Exception as error:  # noqa: BLE001 - ends this connection only
                     self._receiving_failed(error)
+
+    def _hold(self, head: Bytes, body: Bytes | None = None, lease: Lease | None = None) -> None:
+        """`send` without eager flush."""
+        size = len(head) if body is None else len(head) + len(body)
+        if self._state is not _State.OPEN or not 0 < size <= self._max_message_bytes:
+            self._refuse(size, lease)
+        self._note_activity()
+        self._queue.append(pack_size(size) + head, lease if body is None else None)
+        if body is not None:
+            self._queue.append(body, lease)
+        if self._held is not None and not self._write_since:
+            self._held.grew(self._queue.queued_bytes)
+        self._check_queue()
+
+    def _let_go(self) -> None:
+        """Hand over what was held, all together."""
+        if not self._write_since and self._queue.queued_bytes:
+            self._wire_writable()
+            if self._queue.queued_bytes:
+                self._wait_for_room()
 
     # ---- receiving
 
@@ -376,6 +399,8 @@ class StreamConnection(Connection):
     # ---- ending
 
     def _begin_close(self) -> None:
+        if self._held is not None:
+            self._held.now()
         self._state = _State.CLOSING
         self._closed_by_us = True
         self._stop_receiving()
@@ -407,6 +432,10 @@ class StreamConnection(Connection):
             self._wire.watch_writable(None)
         if self._linger is not None:
             self._linger.cancel()
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            del self.send  # it ties this object into a cycle
         self._stop_receiving()
         self._deadlines.forget(self)
         self._queue.discard()

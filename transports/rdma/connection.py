@@ -29,7 +29,6 @@ from typing import Final
 from frieda.errors import (
     BrokenError,
     ClosedError,
-    ConfigError,
     LocalProtocolError,
     RemoteProtocolError,
     TransportError,
@@ -37,8 +36,10 @@ from frieda.errors import (
 from frieda.transports.base import Bytes, Connection, Receiver, TransportRuntime
 from frieda.transports.buffers import Lease
 from frieda.transports.deadlines import DeadlineSweep
+from frieda.transports.holding import HeldSends
 from frieda.transports.rdma.channel import Channel
 from frieda.transports.rdma.provider import QueuePair
+from frieda.transports.runtime import check_largest_buffer
 from frieda.transports.wire import nobody
 
 LINGER_S: Final = 1.0
@@ -54,12 +55,8 @@ class RdmaShare:
     __slots__ = ("deadlines", "runtime")
 
     def __init__(self, runtime: TransportRuntime) -> None:
+        check_largest_buffer(runtime)
         limits = runtime.limits
-        if runtime.pool.largest_bytes < limits.max_message_bytes:
-            raise ConfigError(
-                f"the largest buffer of the pool has {runtime.pool.largest_bytes} bytes, less than "
-                f"max_message_bytes = {limits.max_message_bytes}; add a buffer class of that size"
-            )
         self.runtime = runtime
         self.deadlines = DeadlineSweep(min(limits.message_timeout_s, limits.write_timeout_s))
 
@@ -100,6 +97,10 @@ class RdmaConnection(Connection):
             defer=self._loop.call_soon,
         )
         self._sender = self._channel.sender
+        self._held: HeldSends | None = None
+        if runtime.send_hold_s:
+            self._held = HeldSends(runtime.send_hold_s, self._sender.try_pump)
+            self.send = self._hold  # type: ignore[method-assign]  # the usual one pays nothing for it
 
     def ready(self, make_receiver: Callable[[Connection], Receiver]) -> None:
         """The peer is ready: make the receiver and begin. Raises what `make_receiver` raises, after an `abort`."""
@@ -123,6 +124,17 @@ class RdmaConnection(Connection):
         if self._closed_by_us:
             raise ClosedError(f"the connection to {self._peer} was closed here")
         raise BrokenError(str(self._error or f"{self._peer} ended the connection"))
+
+    def _hold(self, head: Bytes, body: Bytes | None = None, lease: Lease | None = None) -> None:
+        """`send` without eager flush."""
+        held = self._held
+        if not self._open or held is None:
+            RdmaConnection.send(self, head, body, lease)
+            return
+        self._sender.hold(head, body, lease)
+        self.queue_grew()
+        if self._open:
+            held.grew(self._sender.queued_bytes)
 
     @property
     def queued_bytes(self) -> int:
@@ -266,6 +278,10 @@ class RdmaConnection(Connection):
         self._error = error
         if self._linger is not None:
             self._linger.cancel()
+        if self._held is not None:
+            self._held.cancel()
+            self._held = None
+            del self.send  # it ties this object into a cycle
         self._deadlines.forget(self)
         self._channel.end()
         self._loop.call_soon(self._finish)

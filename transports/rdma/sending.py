@@ -135,7 +135,7 @@ class Sender:
         size = len(head) if body is None else len(head) + len(body)
         credits = self.credits
         if not 0 < size <= self._fast[credits.available]:
-            self._send_slowly(size, head, body, lease)
+            self._send_slowly(head, body, lease)
             return
         self._note_activity()
         header = self._eager_headers[credits.owed]
@@ -199,12 +199,14 @@ class Sender:
         self._driver = nobody
         del self._post_send, self._outgoing, self._incoming, self._note_activity
 
-    def _send_slowly(self, size: int, head: Bytes, body: Bytes | None, lease: Lease | None) -> None:
+    def hold(self, head: Bytes, body: Bytes | None, lease: Lease | None) -> bool:
+        """Queue one message for the next `pump`; whether it was taken (the driver has heard of it if not)."""
+        size = len(head) if body is None else len(head) + len(body)
         if not 0 < size <= self._max_message_bytes:
             if lease is not None:
                 lease.release()
             self._driver.refuse(size)
-            return
+            return False
         self._note_activity()
         if size <= self._thresholds[self.credits.available]:
             self._queue.append(head, body, lease, size)
@@ -212,11 +214,15 @@ class Sender:
             self._outgoing.append(head, body, lease, size)
         if self._stopped:
             self._driver.failed(BrokenError("the peer is gone"))
-            return
+            return False
         self._backlog = True
-        self.try_pump()
-        if self._backlog and not self._stopped:
-            self._driver.queue_grew()
+        return True
+
+    def _send_slowly(self, head: Bytes, body: Bytes | None, lease: Lease | None) -> None:
+        if self.hold(head, body, lease):
+            self.try_pump()
+            if self._backlog and not self._stopped:
+                self._driver.queue_grew()
 
     def pump(self) -> None:
         """Send what waits, as far as credits, room and sources go. Raises TransportError."""
