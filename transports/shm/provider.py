@@ -41,7 +41,8 @@ class ShmProvider:
         """PollSource: deliver what the hot queue pairs have."""
         found = 0
         for pair in self._hot:
-            found += pair.poll()
+            if pair.hot:  # the one before may have closed it
+                found += pair.poll()
         self._countdown -= 1
         if self._countdown <= 0:
             self._countdown = POLLS_BETWEEN_LOOKS
