@@ -45,7 +45,7 @@ _DATA_PATH: Final[dict[str, tuple[Any, str, float | None, float | None]]] = {
     "rdma_window": (
         32,
         "shm, verbs: receive slots of one connection, so how many sends the peer may have under way",
-        4,
+        8,
         4096,
     ),
     "rdma_source_bytes": (

@@ -38,7 +38,7 @@ MAX_TEXT_CHARS: Final = 512
 MAX_NUMBER: Final = 2**64 - 1
 
 LIMIT_RANGES: Final[dict[str, tuple[int, int]]] = {
-    "slot_bytes": (256, 8 * 1024 * 1024),
+    "slot_bytes": (512, 8 * 1024 * 1024),
     "window": (8, 4096),
     "max_reads": (1, 1024),
     "source_bytes": (64 * 1024, 1024 * 1024 * 1024),

@@ -32,8 +32,9 @@ from frieda.transports.rdma.frames import (
     FIN,
     HEADER,
     HEADER_BYTES,
+    MAX_FINS,
     RTS,
-    RTS_BYTES,
+    SIZE_BYTES,
     Chunk,
     read_fin,
     read_messages,
@@ -54,7 +55,7 @@ _Held = tuple[int, "deque[memoryview]", "Lease | None"]
 
 def check_limits(limits: ChannelLimits) -> None:
     """Can a channel work with these? Raises ConfigError."""
-    least_slot = max(HEADER_BYTES + ORDERED_BYTES, RTS_BYTES, HEADER_BYTES + 4 * limits.max_reads)
+    least_slot = HEADER_BYTES + max(ORDERED_BYTES, SIZE_BYTES * MAX_FINS)
     for name, least in (
         ("slot_bytes", least_slot),
         ("window", MIN_WINDOW),

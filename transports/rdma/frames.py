@@ -38,6 +38,8 @@ _RTS: Final = Struct("<BxHIIIIQQ")
 RTS_BYTES: Final = _RTS.size
 MAX_BATCH: Final = 128
 """At most so many messages in one BATCH, so that one frame does not hold the receiver's loop."""
+MAX_FINS: Final = 63
+"""At most so many chunks in one FIN, so that it fits into the smallest slot."""
 
 
 class Chunk(NamedTuple):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from frieda.errors import LocalProtocolError, RemoteProtocolError
 from frieda.transports.base import Bytes
-from frieda.transports.rdma.frames import Chunk
+from frieda.transports.rdma.frames import MAX_FINS, Chunk
 from frieda.transports.rdma.provider import ChannelLimits, RemoteMemory, Source
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ class IncomingLarge:
         self.messages: dict[ArrivingMessage, None] = {}
         """Those that are not complete."""
         self.fins: list[int] = []
-        """Chunks that are done; the channel sends them and calls `fins_sent`."""
+        """Chunks that are done; the channel sends what `take_fins` gives."""
         self._pool = pool
         self._post_read = post_read
         self._granted = granted
@@ -311,10 +311,12 @@ class IncomingLarge:
             return lease
         return None
 
-    def fins_sent(self) -> None:
-        """What `fins` held is on its way."""
-        self._unfinished -= len(self.fins)
-        self.fins.clear()
+    def take_fins(self) -> list[int]:
+        """The next of `fins`, to be sent now."""
+        taken = self.fins[:MAX_FINS]
+        del self.fins[:MAX_FINS]
+        self._unfinished -= len(taken)
+        return taken
 
     def throw_away(self) -> None:
         """From now on nothing is delivered: what is offered is answered with FIN, unread."""

@@ -230,9 +230,8 @@ class Sender:
             return
         credits, queue, outgoing = self.credits, self._queue, self._outgoing
         incoming = self._incoming
-        if incoming.fins and self._may_send_control():
-            self._post((pack_fin(credits.spend(), incoming.fins),))
-            incoming.fins_sent()
+        while incoming.fins and self._may_send_control():
+            self._post((pack_fin(credits.spend(), incoming.take_fins()),))
         copy_bytes = COPY_AT_ONCE_BYTES
         moved = True
         while moved and credits.may_send_data() and self._has_room():
