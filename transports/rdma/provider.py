@@ -99,7 +99,7 @@ class QueuePair(Protocol):
     """One reliable connection. Nothing blocks; nothing is delivered before `start` nor after `close`.
 
     Every `post_*` raises TransportError when the queue pair is in the error state; `failed` follows from a poll
-    when it was not called yet.
+    when it was not called yet. That error should name the first cause: the connection is told of no other.
     """
 
     @property
@@ -119,7 +119,7 @@ class QueuePair(Protocol):
 
     @property
     def send_room(self) -> int:
-        """How many SENDs may be posted before a completion must be waited for."""
+        """How many SENDs may be posted before a completion must be waited for. Read once, before the first."""
         ...
 
     def start(self, handler: CompletionHandler) -> None:
@@ -139,7 +139,10 @@ class QueuePair(Protocol):
         ...
 
     def take_source(self, size_bytes: int) -> Source | None:
-        """Memory for a READ of the peer: `size_bytes`, or less (at least one byte), or None when all is in use."""
+        """Memory for a READ of the peer: `size_bytes`, or less (at least one byte), or None when all is in use.
+
+        Raises TransportError in the error state, as a post does.
+        """
         ...
 
     def close(self) -> None:
