@@ -161,6 +161,10 @@ class BufferPool:
         self.pooled = pooled
         self.overflows = 0
         """How often bytes that had been read found no buffer and were kept outside the pool."""
+        self.arriving_bytes = 0
+        """In the buffers of messages that have begun and are not whole: who stalls in one keeps its buffer."""
+        self.late_messages = 0
+        """How many of these were given up because they took too long."""
         self._trace = trace
         self._sizes = sorted(classes)
         self._classes = [

@@ -104,6 +104,11 @@ class FrameAssembler:
         """Has a message begun to arrive that is not whole?"""
         return self._rest is not None or bool(self._prefix) or self.wanted_bytes > 0
 
+    @property
+    def holds_buffer(self) -> bool:
+        """Does the message that is under way have a buffer of its own?"""
+        return self._rest is not None
+
     def get_buffer(self, _size_hint: int = -1) -> memoryview:
         """Where the next bytes go. Valid until `advance`, or the next call of any connection's."""
         if self._rest is not None:
@@ -142,6 +147,7 @@ class FrameAssembler:
             lease = self._lease
             assert lease is not None
             self._rest = self._lease = None
+            self._pool.arriving_bytes -= len(lease.view)
             try:
                 self.deliver(lease.view, lease)
             finally:
@@ -182,6 +188,8 @@ class FrameAssembler:
     def discard(self) -> None:
         """The end: nothing more is delivered and every lease held here is released. May be repeated."""
         self._held = self._discarded = True
+        if self._lease is not None:
+            self._pool.arriving_bytes -= len(self._lease.view)
         leases = (self._lease, self._parked_lease, self._granted)
         self._lease = self._parked_lease = self._granted = None
         self._rest = self._parked = None
@@ -227,6 +235,7 @@ class FrameAssembler:
                 lease.view[:known] = view[start:end]
                 self._lease = lease
                 self._rest = lease.view[known:]
+                self._pool.arriving_bytes += size
                 return
             position = stop
             self.deliver(view[start:stop], None)

@@ -249,11 +249,11 @@ class StreamConnection(Connection):
             return False
         sweeps, since = self._deadlines.sweeps, self._message_since
         if since and self.assembler.can_read and sweeps - since >= self._message_sweeps:
-            self._break(
-                BrokenError(
-                    f"a message from {self._peer} was not complete within {self._message_timeout_s:g} s"
-                )
+            self._pool.late_messages += self.assembler.holds_buffer
+            text = (
+                f"a message from {self._peer} was not complete within {self._message_timeout_s:g} s"
             )
+            self._break(BrokenError(text))
         elif self._write_since and sweeps - self._write_since >= self._write_sweeps:
             self._break(
                 BrokenError(

@@ -427,6 +427,8 @@ def _pool_facts(pool: BufferPool) -> dict[str, int]:
     classes = pool.statistics
     facts = {
         "buffers_in_use": pool.in_use,
+        "buffers_arriving_bytes": pool.arriving_bytes,
+        "buffers_late_messages": pool.late_messages,
         "buffers_hits": sum(each.hits for each in classes),
         "buffers_misses": sum(each.misses for each in classes),
         "buffers_exhausted": sum(each.exhausted for each in classes),

@@ -143,6 +143,24 @@ async def test_a_client_that_stalls_in_a_message_is_cut_off_in_time(
         assert server.connections == 1
 
 
+async def test_who_stalls_in_a_large_message_is_seen_in_health_and_then_gives_its_buffer_back(
+    tmp_path: Path,
+) -> None:
+    size = 17 << 20
+    async with (
+        running_server(tmp_path, limits={"message_timeout_s": 0.5}) as server,
+        unharmed(server),
+        raw_client(server.urls[0]) as stalling,
+    ):
+        pool = server.runtime.pool
+        stalling.write(pack(">I", size) + b"\0\0\0\x30\x93")
+        await eventually(lambda: pool.arriving_bytes == size, "the large buffer is lent")
+        assert await stalling.at_end()
+        async with raw_client(server.urls[0]) as other:
+            facts = (await health_of(other)).facts
+        assert (facts["buffers_arriving_bytes"], facts["buffers_late_messages"]) == (0, 1)
+
+
 async def test_no_more_requests_of_a_connection_are_under_way_than_allowed_and_all_are_answered(
     tmp_path: Path,
 ) -> None:
