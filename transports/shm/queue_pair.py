@@ -42,7 +42,7 @@ from frieda.transports.rdma.provider import (
 )
 from frieda.transports.shm.layout import Layout
 from frieda.transports.shm.ring import ReceiveRing, SendRing
-from frieda.transports.shm.sources import SourceAllocator
+from frieda.transports.shm.sources import Read, SourceAllocator
 
 if TYPE_CHECKING:
     from frieda.transports.rdma.link import Link
@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
 MOST_AT_ONCE: Final = 16
 """How many messages one poll of one queue pair delivers."""
-READ_STEP_BYTES: Final = 256 * 1024
-"""How much of a READ one poll copies (about 30 us), so that small messages pass between."""
+KEPT_SOURCE_BYTES: Final = 512 * 1024
+"""How much source memory a connection keeps when it has offered nothing for REST_S; the kernel gets the rest."""
+REST_S: Final = 5.0
 
 
 class ShmSource:
@@ -73,35 +74,7 @@ class ShmSource:
         if pair is None:
             raise LocalProtocolError("a source was released twice")
         self.view.release()
-        del pair._sources[self._offset]
-        pair._allocator.give_back(self._offset)
-
-
-class _Read:
-    """A READ under way."""
-
-    __slots__ = ("done", "size", "source", "target", "work_id")
-
-    def __init__(self, work_id: int, target: memoryview, source: memoryview) -> None:
-        self.work_id = work_id
-        self.target = target
-        self.source = source
-        self.size = len(source)
-        self.done = 0
-
-    def step(self) -> bool:
-        """Copy the next part; True after the last."""
-        begin, end = self.done, min(self.done + READ_STEP_BYTES, self.size)
-        self.target[begin:end] = self.source[begin:end]
-        self.done = end
-        if end < self.size:
-            return False
-        self.release()
-        return True
-
-    def release(self) -> None:
-        self.target.release()
-        self.source.release()
+        pair._source_released(self._offset)
 
 
 class ShmQueuePair:
@@ -150,11 +123,14 @@ class ShmQueuePair:
         self._peer_sources = self._shared[incoming.sources_at :][:sources_bytes]
         self._allocator = SourceAllocator(sources_bytes, limits.max_reads)
         self._sources: dict[int, ShmSource] = {}  # those that are out, by offset
+        self._sources_at = outgoing.sources_at
+        self._offered = False  # has there been a source since the trimmer last looked?
+        self._trimmer: asyncio.TimerHandle | None = None
         self._own_key, self._peer_key = key + side, key + 1 - side
         self._own_bell = own_bell
         self._peer_bell = peer_bell
         self._handler: CompletionHandler | None = None
-        self._reads: deque[_Read] = deque()
+        self._reads: deque[Read] = deque()
         self._unreported = 0  # SENDs since the last signaled one
         self._reportable = 0  # SENDs up to the last signaled one, not reported yet
         self._failure: TransportError | None = None
@@ -235,7 +211,7 @@ class ShmQueuePair:
         if len(self._reads) >= self._limits.max_reads:
             raise BusyError(f"{self._limits.max_reads} READs are in flight already")
         target = lease.view[position : position + size]
-        self._reads.append(_Read(work_id, target, self._peer_sources[address : address + size]))
+        self._reads.append(Read(work_id, target, self._peer_sources[address : address + size]))
         self._chores = self.active = True
         if not self.hot and not self._provider.warm(self):
             self._schedule()
@@ -245,6 +221,7 @@ class ShmQueuePair:
         taken = self._allocator.take(size_bytes)
         if taken is None:
             return None
+        self._offered = True
         offset, size = taken
         view = self._own_sources[offset : offset + size]
         source = ShmSource(self, offset, view, RemoteMemory(offset, self._own_key, size))
@@ -256,6 +233,8 @@ class ShmQueuePair:
             return
         self._closed = True
         self._stop()
+        if self._trimmer is not None:
+            self._trimmer.cancel()
         self._link.close()
         os.close(self._own_bell)
         os.close(self._peer_bell)
@@ -342,6 +321,30 @@ class ShmQueuePair:
         # It refuses only when it counts to the end, and then it rings already.
         with suppress(BlockingIOError):
             os.eventfd_write(self._peer_bell, 1)
+
+    def _source_released(self, offset: int) -> None:
+        del self._sources[offset]
+        self._allocator.give_back(offset)
+        if (
+            self._trimmer is None
+            and not self._sources
+            and not self._closed
+            and self._allocator.touched_bytes > KEPT_SOURCE_BYTES
+        ):
+            self._trimmer = self._loop.call_later(REST_S, self._trim)
+
+    def _trim(self) -> None:
+        """After a rest, give pages back that only large messages needed: the peer reads none without a source."""
+        self._trimmer = None
+        offered, self._offered = self._offered, False
+        if self._sources:
+            return  # the release of the last one begins a new rest
+        if offered:
+            self._trimmer = self._loop.call_later(REST_S, self._trim)
+            return
+        size = self._allocator.touched_bytes - KEPT_SOURCE_BYTES
+        self._region.madvise(mmap.MADV_REMOVE, self._sources_at + KEPT_SOURCE_BYTES, size)
+        self._allocator.touched_bytes = KEPT_SOURCE_BYTES
 
     def _peer_ended(self, error: TransportError | None) -> None:
         if error is not None:

@@ -7,8 +7,10 @@ import pytest
 from frieda.errors import BrokenError, BusyError, ClosedError, LocalProtocolError
 from frieda.testing.transport_pair import eventually, turns
 from frieda.transports.rdma.provider import RemoteMemory
+from frieda.transports.shm import queue_pair as queue_pair_module
 from frieda.transports.shm.layout import Layout
-from frieda.transports.shm.queue_pair import MOST_AT_ONCE, READ_STEP_BYTES
+from frieda.transports.shm.queue_pair import KEPT_SOURCE_BYTES, MOST_AT_ONCE
+from frieda.transports.shm.sources import READ_STEP_BYTES
 
 
 def mappings():
@@ -190,6 +192,34 @@ async def test_memory_that_somebody_still_views_goes_with_the_last_view(ends):
     part[:] = b"still"
     part.release()
     assert mappings() == 1
+
+
+def resident_kib():
+    """How much shared memory of connections is in memory."""
+    total, ours = 0, False
+    with open("/proc/self/smaps") as file:
+        for line in file:
+            if line[0] in "0123456789abcdef":
+                ours = "frieda-shm" in line
+            elif ours and line.startswith("Rss:"):
+                total += int(line.split()[1])
+    return total
+
+
+async def test_after_a_rest_the_memory_of_large_messages_goes_back(ends, monkeypatch):
+    monkeypatch.setattr(queue_pair_module, "REST_S", 0.01)
+    before = resident_kib()
+    for _ in range(2):
+        source = ends.client.take_source(1024 * 1024)
+        source.view[:] = b"x" * 1024 * 1024
+        assert resident_kib() >= before + 1024
+        source.release()
+        await eventually(lambda: ends.client._trimmer is None, "the trimmer")
+        assert resident_kib() <= before + KEPT_SOURCE_BYTES // 1024
+    source = ends.client.take_source(1024 * 1024)
+    assert bytes(source.view) == b"x" * KEPT_SOURCE_BYTES + bytes(1024 * 1024 - KEPT_SOURCE_BYTES)
+    source.release()
+    ends.client.close()  # with the trimmer waiting
 
 
 # ---- the end
