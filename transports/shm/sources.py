@@ -1,9 +1,9 @@
 """Source memory: which part of one's own is taken, and how a part of the peer's is read.
 
-PURE. The allocator is for few, large and short-lived ranges. At most `most` ranges are out at once, so there are never more than `most` + 1 free ones, and going through
-them all is quick. First fit from the low end keeps reusing the same pages, which are in memory and in cache.
-Where nothing is large enough, the largest free range is granted instead, unless it is so small that reading
-through it would be all overhead.
+PURE. The allocator is for few, large and short-lived ranges. At most `most` are out at once, so there are never
+more than `most` + 1 free ones, and going through them all is quick. First fit from the low end keeps reusing the
+same pages, which are in memory and in cache. Where nothing is large enough, the largest free range is granted
+instead, unless it is so small that reading through it would be all overhead.
 """
 
 from __future__ import annotations
