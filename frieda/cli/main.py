@@ -37,6 +37,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "config": Subcommand("frieda.cli.config:config", "Show the settings and their sources."),
     "bench": Subcommand("frieda.cli.bench:bench", "Measure latency and throughput."),
     "demo": Subcommand("frieda.cli.demo:demo", "See it work: broker, a real file, a benchmark."),
+    "rdma": Subcommand("frieda.cli.rdma:rdma", "See and check the RDMA devices of this host."),
     "health": Subcommand("frieda.cli.health:health", "Ask a broker how it is."),
     "completion": Subcommand(
         "frieda.cli.completion:completion", "Print a shell completion script."
