@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from frieda.errors import FriedaError
 from frieda.model import NO_SEQUENCE, Header, Record
-from frieda.wire.batch import BatchBuilder, decode_batch, restamp
+from frieda.wire.batch import BatchBuilder, decode_batch, restamp, stamp_of
 
 OnDone = Callable[[int, int, "FriedaError | None"], None]
 
@@ -49,6 +49,7 @@ class Batch:
         "entries",
         "error",
         "first_ordinal",
+        "is_done",
         "lane",
         "parent",
         "parts",
@@ -56,31 +57,28 @@ class Batch:
         "retry_at_ns",
         "sequence",
         "settled",
-        "size_bytes",
-        "slot",
         "slots",
-        "stamp",
         "timestamps_ms",
         "uncertain",
         "unreleased",
         "unsettled_parts",
     )
 
-    def __init__(self, first_ordinal: int, deadline_ns: int, batch_bytes: int = 0) -> None:
+    def __init__(
+        self, first_ordinal: int, deadline_ns: int, lane: Any = None, batch_bytes: int = 0
+    ) -> None:
         self.first_ordinal = first_ordinal
         """The number of its first record in the partition's send order; never wraps."""
         self.deadline_ns = deadline_ns
-        self.lane: Any = None
+        self.lane = lane
+        """The partition it is for."""
         self.builder: BatchBuilder | None = BatchBuilder(batch_bytes) if batch_bytes else None
         self.entries: list[Any] = []
         """Who waits: a future for one record, or a Span."""
         self.timestamps_ms: list[int] = []
         self.slots: list[int] | None = None
         """ordering = producer: the place of each entry in the producer's window."""
-        self.slot = -1
-        """ordering = partition: the place of the batch in the partition's window."""
         self.record_count = 0
-        self.size_bytes = 0
         self.charged_bytes = 0
         """What it takes of the producer's buffer."""
         # The journey (delivery.py).
@@ -90,10 +88,11 @@ class Batch:
         self.uncertain = False
         """An attempt ended without an answer: it may be stored."""
         self.settled = False
-        # The bytes, and the id, epoch and sequence they carry.
         self.encoded: Any = None
-        self.stamp: tuple[int, int, int] | None = None
+        """The bytes, with the id, epoch and sequence of the last attempt."""
         # The outcome.
+        self.is_done = False
+        """It has an outcome; its results leave once those before it have left."""
         self.base_offset = -1
         self.error: FriedaError | None = None
         self.parent: Batch | None = None
@@ -104,16 +103,14 @@ class Batch:
 
     def encode(self, producer_id: int, producer_epoch: int, compression: str) -> Any:
         """The bytes to send, under this producer and the batch's sequence number."""
-        stamp = (producer_id, producer_epoch, self.sequence)
         if self.encoded is None:
             assert self.builder is not None
             self.encoded = self.builder.build(
                 producer_id, producer_epoch, self.sequence, compression
             )
             self.builder = None
-        elif self.stamp != stamp:
+        elif stamp_of(self.encoded) != (producer_id, producer_epoch, self.sequence):
             restamp(self.encoded, producer_id, producer_epoch, self.sequence)
-        self.stamp = stamp
         return self.encoded
 
     def split(self) -> list[Batch]:
@@ -122,12 +119,11 @@ class Batch:
         cut = _middle(records)
         parts: list[Batch] = []
         for first, chosen in ((0, records[:cut]), (cut, records[cut:])):
-            part = Batch(self.first_ordinal + first, self.deadline_ns, max(self.size_bytes, 1))
+            ordinal = self.first_ordinal + first
+            part = Batch(ordinal, self.deadline_ns, self.lane, len(self.encoded))
             assert part.builder is not None
             for record in chosen:
-                part.size_bytes = part.builder.append(
-                    record.timestamp_ms, record.key, record.value, record.headers
-                )
+                part.builder.append(record.timestamp_ms, record.key, record.value, record.headers)
             part.record_count = len(chosen)
             part.parent = self
             parts.append(part)

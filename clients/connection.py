@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from frieda.clients.asking import Asker, OnAnswer, OnProduced, Queued
+from frieda.clients.deadline import DeadlineTimer
 from frieda.errors import (
     BrokenError,
     BrokerError,
@@ -44,7 +45,6 @@ OnLost = Callable[["BrokerConnection", "TransportError | None"], None]
 MAX_WAITING_REQUESTS: Final = 10_000
 """Requests of one connection that may wait for the broker's credit."""
 _LEAST_SWEEP_S: Final = 0.005
-_NEVER: Final = 2**63
 
 
 _new = tuple.__new__
@@ -58,22 +58,22 @@ class BrokerConnection:
     """
 
     __slots__ = (
+        "_deadlines",
         "_default_timeout_ns",
         "_heard",
         "_last_heard_ns",
         "_loop",
-        "_next_sweep_ns",
         "_now_ns",
         "_on_lost",
         "_paused",
         "_protocol",
         "_ready",
-        "_sweep",
         "_transport",
         "_waiting",
         "abandoned",
         "is_open",
         "on_complaint",
+        "ordered",
         "url",
     )
 
@@ -84,8 +84,12 @@ class BrokerConnection:
         clock: Clock,
         url: str,
         default_timeout_s: float,
+        *,
+        ordered: bool,
     ) -> None:
         self.url = url
+        self.ordered = ordered
+        """Whether messages arrive in the order they were sent, whatever their size."""
         self.is_open = True
         self.abandoned = 0
         """Requests that timed out and that the broker may still be working on."""
@@ -99,8 +103,9 @@ class BrokerConnection:
         self._waiting: deque[Queued] = deque()
         self._paused = False
         self._ready = False  # open, greeted, not paused, and nobody waits for credit
-        self._sweep: asyncio.TimerHandle | None = None
-        self._next_sweep_ns = _NEVER
+        self._deadlines = DeadlineTimer(
+            self._loop, self._now_ns, self._sweep_deadlines, _LEAST_SWEEP_S
+        )
         self._heard = True
         self._last_heard_ns = clock.monotonic_ns()
         self._on_lost: OnLost | None = None
@@ -127,7 +132,8 @@ class BrokerConnection:
         made: list[BrokerConnection] = []
 
         def make_receiver(connection: Connection) -> BrokerConnection:
-            made.append(cls(connection, protocol, clock, url, request_timeout_s))
+            ordered = transport.ordered
+            made.append(cls(connection, protocol, clock, url, request_timeout_s, ordered=ordered))
             return made[0]
 
         await transport.connect(url, make_receiver, timeout_s=connect_timeout_s)
@@ -164,15 +170,17 @@ class BrokerConnection:
         """What the transport has not handed over yet."""
         return self._transport.queued_bytes
 
-    def produce(self, prefix: bytes, batch: Bytes, on_produced: OnProduced, subject: Any) -> None:
+    def produce(
+        self, prefix: bytes, batch: Bytes, on_produced: OnProduced, subject: Any, now_ns: int
+    ) -> None:
         """Send a record batch now, or once the broker has credit for it; `prefix` is by `wire.produce`.
 
         `on_produced(subject, base_offset, error)` is called exactly once, on the loop, within the default timeout;
         base_offset is -1 with an error, and with acks=0, when it is called as soon as the transport has taken the
-        batch, which may be before this returns. `subject` is not None; who it is does not matter here.
+        batch, which may be before this returns. `subject` is not None; who it is does not matter here. `now_ns` is
+        by the client's clock.
         Raises as `submit`, and calls nobody then.
         """
-        now_ns = self._now_ns()
         asker = _new(Asker, (on_produced, subject, now_ns + self._default_timeout_ns, now_ns))
         protocol = self._protocol
         if self._ready and len(protocol.in_flight) < protocol.max_in_flight:
@@ -314,8 +322,8 @@ class BrokerConnection:
             if in_flight.pop(correlation_id, None) is not None:
                 raise
             return
-        if asker[2] < self._next_sweep_ns:
-            self._watch(asker[2])
+        if asker[2] < self._deadlines.next_ns:
+            self._deadlines.watch(asker[2])
         if prefix[ACKS_AT] == 0 and in_flight.pop(correlation_id, None) is not None:
             asker[0](asker[1], -1, None)  # type: ignore[misc]
 
@@ -338,7 +346,7 @@ class BrokerConnection:
             if self._protocol.in_flight.pop(outgoing.correlation_id, None) is not None:
                 raise
             return
-        self._watch(asker.deadline_ns)
+        self._deadlines.watch(asker.deadline_ns)
 
     def _later(self, request: Any, asker: Asker, body: Bytes | None, lease: Lease | None) -> None:
         """Queue a request that cannot leave now. Raises as `submit`."""
@@ -355,7 +363,7 @@ class BrokerConnection:
             raise
         self._waiting.append(Queued(request, asker, body, lease))
         self._look()
-        self._watch(asker.deadline_ns)
+        self._deadlines.watch(asker.deadline_ns)
 
     def _send_waiting(self) -> None:
         while self._waiting and not self._paused and self._protocol.credit > 0:
@@ -381,9 +389,7 @@ class BrokerConnection:
         in_flight = self._protocol.close()
         waiting, self._waiting = self._waiting, deque()
         self._look()
-        if self._sweep is not None:
-            self._sweep.cancel()
-            self._sweep = None
+        self._deadlines.cancel()
         for _, asker in in_flight:
             asker.fail(for_requests)
         for item in waiting:
@@ -391,21 +397,7 @@ class BrokerConnection:
         if self._on_lost is not None:
             self._on_lost(self, cause)
 
-    # One timer for all requests: it stands at the earliest deadline known, so a closed loop of short requests
-    # touches it once in a request timeout and not once for each request.
-
-    def _watch(self, deadline_ns: int) -> None:
-        if deadline_ns >= self._next_sweep_ns:
-            return
-        if self._sweep is not None:
-            self._sweep.cancel()
-        self._next_sweep_ns = deadline_ns
-        wait_s = (deadline_ns - self._now_ns()) / 1e9
-        self._sweep = self._loop.call_later(max(wait_s, _LEAST_SWEEP_S), self._sweep_deadlines)
-
     def _sweep_deadlines(self) -> None:
-        self._sweep = None
-        self._next_sweep_ns = _NEVER
         now_ns = self._now_ns()
         if self._heard:
             self._heard = False
@@ -432,7 +424,7 @@ class BrokerConnection:
         deadlines = [asker.deadline_ns for _, asker in in_flight if asker.on_answer is not None]
         deadlines += [item.asker.deadline_ns for item in self._waiting]
         if deadlines:
-            self._watch(min(deadlines))
+            self._deadlines.watch(min(deadlines))
 
     def _abandon_late(self, now_ns: int) -> list[Asker]:
         """Those whose time is over; their answers, should they come, are nobody's."""

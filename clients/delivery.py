@@ -158,18 +158,38 @@ class PartitionDelivery:
         identity = self.identity
         if identity.state is FAILED:
             return None
-        if identity.idempotent and batch.sequence == NO_SEQUENCE:
-            if identity.state is not READY:
-                return None
-            if self._generation != identity.generation:
-                self._start_generation()
-            batch.sequence = self._next_sequence
-            self._next_sequence = (batch.sequence + batch.record_count) & SEQUENCE_MASK
-            identity.numbered += 1
+        if identity.idempotent and batch.sequence == NO_SEQUENCE and identity.state is not READY:
+            return None
         queued.popleft()
+        self.launch(batch)
+        return batch
+
+    @property
+    def is_free(self) -> bool:
+        """Whether a batch that was never queued may be launched now, ahead of nobody."""
+        return (
+            not self.queued
+            and len(self.in_flight) < self.max_in_flight
+            and self.identity.state is READY
+        )
+
+    def next_sequence(self) -> int:
+        """The number that the next new batch gets."""
+        identity = self.identity
+        if not identity.idempotent:
+            return NO_SEQUENCE
+        if self._generation != identity.generation:
+            self._start_generation()
+        return self._next_sequence
+
+    def launch(self, batch: Batch) -> None:
+        """Put a batch in flight, under a number of its own (the next one) unless it has one."""
+        if batch.sequence == NO_SEQUENCE and self.identity.idempotent:
+            batch.sequence = sequence = self.next_sequence()
+            self._next_sequence = (sequence + batch.record_count) & SEQUENCE_MASK
+            self.identity.numbered += 1
         self.in_flight.append(batch)
         batch.attempts += 1
-        return batch
 
     def acknowledged(self, batch: Batch) -> bool:
         """The broker stored it. False when it was settled before (it had expired)."""

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from frieda.clients.batch import Batch
 from frieda.clients.delivery import Identity, PartitionDelivery
 from frieda.model import Header
-from frieda.protocol.reorder import ReorderWindow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +34,7 @@ class Lane:
         "retry_timer",
         "topic",
         "topic_id",
-        "window",
+        "unreleased",
     )
 
     def __init__(
@@ -54,7 +53,8 @@ class Lane:
         self.prefix = prefix
         self.batch_bytes = batch_bytes
         self.delivery = PartitionDelivery(identity, max_in_flight)
-        self.window: ReorderWindow[Batch] = ReorderWindow()
+        self.unreleased: deque[Batch] = deque()
+        """The closed batches whose results are not out, in send order: they leave from its front."""
         self.open: Batch | None = None
         self.next_ordinal = 0
         self.connection: BrokerConnection | None = None
@@ -70,7 +70,7 @@ class Lane:
 
     def begin(self, deadline_ns: int) -> Batch:
         """Open a batch; the one before is closed."""
-        batch = self.open = Batch(self.next_ordinal, deadline_ns, self.batch_bytes)
+        batch = self.open = Batch(self.next_ordinal, deadline_ns, self, self.batch_bytes)
         return batch
 
     def close_open(self) -> None:
@@ -83,7 +83,7 @@ class Lane:
             self.linger_timer.cancel()
             self.linger_timer = None
         batch.record_count = count = batch.builder.record_count
-        batch.slot = self.window.open()
+        self.unreleased.append(batch)
         self.next_ordinal += count
         self.delivery.add(batch)
 

@@ -1,8 +1,8 @@
 """Results leave in the order the records were sent, whatever the order of the answers.
 
-ordering = partition: a reorder window for each lane, with a place for each batch. ordering = producer: one window
-for all, with a place for each record (or Span of them); one slow leader then holds back the results of all. The
-bytes of a batch leave the producer's buffer with its results, which is what bounds the windows.
+ordering = partition: each lane keeps its batches in send order, and they leave from the front. ordering = producer: one
+window for all, with a place for each record (or Span of them); one slow leader then holds back the results of all. The
+bytes of a batch leave the producer's buffer with its results, which is what bounds both.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Results:
         if batch.slots is not None:
             batch.slots.append(self._window.open())
 
-    def settle(self, lane: Lane, batch: Batch) -> None:
+    def settle(self, batch: Batch) -> None:
         """The batch has its outcome: hand out its results, and all that only waited for them."""
         while batch.parent is not None:
             batch = batch.parent
@@ -43,11 +43,15 @@ class Results:
             if batch.unsettled_parts:
                 return
         batch.encoded = None
-        if batch.slots is None:
-            for ready in lane.window.fill(batch.slot, batch):
-                self._hand_out(lane, ready)
-        else:
-            lane.window.fill(batch.slot, batch)
+        batch.is_done = True
+        lane: Lane = batch.lane
+        unreleased = lane.unreleased
+        while unreleased and unreleased[0].is_done:
+            if batch.slots is None:
+                self._hand_out(lane, unreleased.popleft())
+            else:
+                unreleased.popleft()
+        if batch.slots is not None:
             self._hand_out_in_producer_order(lane, batch)
 
     def _hand_out(self, lane: Lane, batch: Batch) -> None:

@@ -8,11 +8,12 @@ socket without a task, a queue or a turn of the loop between.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from frieda.clients.batch import Batch, Span
+from frieda.clients.deadline import DeadlineTimer
 from frieda.clients.delivery import FAILED, READY, UNKNOWN, Identity, Verdict
 from frieda.clients.lane import Lane
 from frieda.clients.network import Network, backoff_s
@@ -25,11 +26,13 @@ from frieda.errors import (
     LocalProtocolError,
     TransportError,
 )
-from frieda.model import NO_PRODUCER_ID
+from frieda.model import NO_PRODUCER_ID, Header
+from frieda.wire.batch import batch_of_one
 from frieda.wire.messages import InitProducerRequest, InitProducerResponse, ProduceRequest
 from frieda.wire.produce import produce_prefix
 
 if TYPE_CHECKING:
+    from frieda.clients.connection import BrokerConnection
     from frieda.config import ProducerConfig
 
 _REFRESHES: Final = frozenset(
@@ -59,7 +62,7 @@ class Sender:
         self._delivery_timeout_ns = int(config.delivery_timeout_s * 1e9)
         self._lingers = config.linger_ms > 0
         self._assigning = False
-        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry = DeadlineTimer(self._loop, self._now_ns, self._expire)
         self._failure: FriedaError | None = None
 
     # --- lanes --------------------------------------------------------------------------------------------
@@ -76,7 +79,7 @@ class Sender:
             config.max_in_flight,
             config.batch_bytes,
         )
-        lane.connection = self._network.open_connection_for(topic, partition)
+        self.use(lane, self._network.open_connection_for(topic, partition))
         self.lanes.append(lane)
         return lane
 
@@ -84,6 +87,15 @@ class Sender:
         """What is the same in every Produce for a partition."""
         timeout_ms = int(min(self._config.request_timeout_s * 1000, 2**31 - 1))
         return produce_prefix(ProduceRequest(topic_id, partition, self._config.acks, timeout_ms))
+
+    def use(self, lane: Lane, connection: BrokerConnection | None) -> None:
+        """Send a lane's batches over this connection from now on (None: over the one that is found next).
+
+        Where messages may overtake each other and have no numbers, only one batch is in flight at a time.
+        """
+        lane.connection = connection
+        alone = connection is not None and not connection.ordered and not self.identity.idempotent
+        lane.delivery.max_in_flight = 1 if alone else self._config.max_in_flight
 
     def begin(self, lane: Lane) -> Batch:
         """Open a batch in a lane. Raises the error that made the producer unusable."""
@@ -93,8 +105,7 @@ class Sender:
         batch = lane.begin(deadline_ns)
         if self._results.whole_producer:
             batch.slots = []
-        if self._expiry is None:
-            self._expire_at(deadline_ns)
+        self._expiry.watch(deadline_ns)
         if self._lingers:
             lane.linger_timer = self._loop.call_later(
                 self._config.linger_ms / 1000, self._lingered, lane
@@ -105,6 +116,52 @@ class Sender:
         """Close the open batch, full or due, and send what may be sent."""
         lane.close_open()
         self.pump(lane)
+
+    def send_alone(
+        self,
+        lane: Lane,
+        timestamp_ms: int,
+        key: bytes | None,
+        value: bytes | None,
+        headers: Sequence[Header],
+        charge_bytes: int,
+        entry: Any,
+    ) -> bool:
+        """Send a record in a batch of its own, past all queues, when nothing of the lane waits and it may leave.
+
+        False when it may not; nothing has happened then, nor when it raises what `batch_of_one` does. Otherwise as
+        for every other batch: its place in flight, its number, its deadline, its results in their turn, and its
+        retries, which go through the queue. Only for linger 0, without compression, and ordering = partition.
+        """
+        connection = lane.connection
+        delivery = lane.delivery
+        if not delivery.is_free or connection is None or self._failure is not None:
+            return False
+        identity = self.identity
+        encoded = batch_of_one(
+            timestamp_ms,
+            key,
+            value,
+            headers,
+            identity.producer_id,
+            identity.producer_epoch,
+            delivery.next_sequence(),
+        )
+        now_ns = self._now_ns()
+        deadline_ns = now_ns + self._delivery_timeout_ns
+        batch = Batch(lane.next_ordinal, deadline_ns, lane)
+        batch.entries.append(entry)
+        batch.timestamps_ms.append(timestamp_ms)
+        batch.charged_bytes = charge_bytes
+        batch.record_count = 1
+        batch.encoded = encoded
+        lane.next_ordinal += 1
+        lane.unreleased.append(batch)
+        delivery.launch(batch)
+        if deadline_ns < self._expiry.next_ns:
+            self._expiry.watch(deadline_ns)
+        self._hand_over(lane, batch, connection, now_ns)
+        return True
 
     def pump(self, lane: Lane) -> None:
         """Send what may be sent now. At linger 0 that takes the open batch, when an in-flight place is free."""
@@ -131,11 +188,12 @@ class Sender:
                     ):
                         return
                     lane.close_open()
-                batch = delivery.take(self._now_ns())
+                now_ns = self._now_ns()
+                batch = delivery.take(now_ns)
                 if batch is None:
                     self._watch_retry(lane)
                     return
-                if not self._transmit(lane, batch):
+                if not self._transmit(lane, batch, now_ns):
                     return
         finally:
             lane.is_pumping = False
@@ -169,34 +227,38 @@ class Sender:
     def stop(self, error: FriedaError) -> None:
         """Give up everything that is not acknowledged, with `error`, and send nothing more."""
         self._failure = error
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        self._expiry.cancel()
         self._fail_everything(error)
 
     # --- sending and answers ------------------------------------------------------------------------------
 
-    def _transmit(self, lane: Lane, batch: Batch) -> bool:
-        connection = lane.connection
-        assert connection is not None
+    def _transmit(self, lane: Lane, batch: Batch, now_ns: int) -> bool:
+        """Send a batch that is in flight. False when the connection has ended."""
         identity = self.identity
         try:
-            encoded = batch.encode(
-                identity.producer_id, identity.producer_epoch, self._config.compression
-            )
-            batch.lane = lane
-            connection.produce(lane.prefix, encoded, self._answered, batch)
+            batch.encode(identity.producer_id, identity.producer_epoch, self._config.compression)
+        except FriedaError as error:
+            self._fail_batch(batch, error)
+            return True
+        assert lane.connection is not None
+        return self._hand_over(lane, batch, lane.connection, now_ns)
+
+    def _hand_over(
+        self, lane: Lane, batch: Batch, connection: BrokerConnection, now_ns: int
+    ) -> bool:
+        try:
+            connection.produce(lane.prefix, batch.encoded, self._answered, batch, now_ns)
         except TransportError:
             lane.delivery.lost(batch)
             lane.connection = None
             self._need_connection(lane)
             return False
         except LocalProtocolError as error:
-            self._fail_batch(lane, batch, BrokerError(ErrorCode.MESSAGE_TOO_LARGE, str(error)))
+            self._fail_batch(batch, BrokerError(ErrorCode.MESSAGE_TOO_LARGE, str(error)))
         except BrokerError as error:
             self._refused(lane, batch, error)
         except FriedaError as error:
-            self._fail_batch(lane, batch, error)
+            self._fail_batch(batch, error)
         return True
 
     def _answered(self, batch: Batch, base_offset: int, error: FriedaError | None) -> None:
@@ -206,7 +268,7 @@ class Sender:
             if not delivery.acknowledged(batch):
                 return
             batch.base_offset = base_offset
-            self._results.settle(lane, batch)
+            self._results.settle(batch)
         elif isinstance(error, BrokerError):
             self._refused(lane, batch, error)
         else:
@@ -230,18 +292,18 @@ class Sender:
                 try:
                     parts = batch.split()
                 except FriedaError as split_error:
-                    self._fail_batch(lane, batch, split_error)
+                    self._fail_batch(batch, split_error)
                 else:
                     lane.delivery.replace(batch, parts)
             case Verdict.FAILED:
                 batch.error = _explained(error, lane, batch)
-                self._results.settle(lane, batch)
+                self._results.settle(batch)
 
-    def _fail_batch(self, lane: Lane, batch: Batch, error: FriedaError) -> None:
+    def _fail_batch(self, batch: Batch, error: FriedaError) -> None:
         """A batch in flight that will not be tried again, by our own decision."""
-        lane.delivery.give_up(batch)
+        batch.lane.delivery.give_up(batch)
         batch.error = error
-        self._results.settle(lane, batch)
+        self._results.settle(batch)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -263,13 +325,8 @@ class Sender:
         lane.retry_timer = None
         self.pump(lane)
 
-    def _expire_at(self, deadline_ns: int) -> None:
-        wait_s = (deadline_ns - self._now_ns()) / 1e9
-        self._expiry = self._loop.call_later(max(wait_s, 0.001), self._expire)
-
     def _expire(self) -> None:
-        """One timer for all lanes, at the earliest deadline known when it was set."""
-        self._expiry = None
+        """Some batch is past its deadline."""
         now_ns = self._now_ns()
         deadlines: list[int] = []
         for lane in self.lanes:
@@ -277,7 +334,7 @@ class Sender:
                 lane.close_open()
             for batch in lane.delivery.expire(now_ns):
                 batch.error = self._expired(lane, batch)
-                self._results.settle(lane, batch)
+                self._results.settle(batch)
             if lane.has_work:
                 self.pump(lane)  # what expired in flight has left its place
             if lane.open is not None:
@@ -285,8 +342,8 @@ class Sender:
             if (deadline_ns := lane.delivery.next_deadline_ns()) is not None:
                 deadlines.append(deadline_ns)
         self._look_at_identity()
-        if deadlines and self._expiry is None:
-            self._expire_at(min(deadlines))
+        if deadlines and self._failure is None:
+            self._expiry.watch(min(deadlines))
 
     def _expired(self, lane: Lane, batch: Batch) -> DeliveryTimeoutError:
         reason = self.last_refusal or self._network.last_error
@@ -309,7 +366,8 @@ class Sender:
         try:
             while lane.has_work and self._failure is None:
                 try:
-                    lane.connection = await self._network.connection_for(lane.topic, lane.partition)
+                    found = await self._network.connection_for(lane.topic, lane.partition)
+                    self.use(lane, found)
                     break
                 except FriedaError as error:
                     self.last_refusal = str(error)
@@ -372,7 +430,7 @@ class Sender:
                 lane.close_open()
             for batch in lane.delivery.fail_all():
                 batch.error = error
-                self._results.settle(lane, batch)
+                self._results.settle(batch)
 
 
 def _explained(error: BrokerError, lane: Lane, batch: Batch) -> BrokerError:

@@ -27,6 +27,7 @@ from frieda.wire.record_writer import (
     HEADER_SIZE_BYTES,
     MAX_BATCH_BYTES,
     RecordBuffer,
+    batch_of_one,
     record_size_bytes,
 )
 from frieda.wire.records import MAX_TIMESTAMP_MS, MIN_RECORD_BYTES, PADDING, read_records
@@ -38,6 +39,7 @@ __all__ = [
     "BatchBuilder",
     "BatchFacts",
     "BatchHeader",
+    "batch_of_one",
     "check_batch",
     "check_records",
     "crc_matches",
@@ -47,6 +49,7 @@ __all__ = [
     "patch",
     "read_header",
     "restamp",
+    "stamp_of",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -302,6 +305,12 @@ def patch(batch: bytearray | memoryview, base_offset: int, leader_epoch: int) ->
     `batch` is exactly one batch: its length, between the two, is written again.
     """
     _PLACE.pack_into(batch, 0, base_offset, len(batch) - _LENGTH_STARTS_AT, leader_epoch)
+
+
+def stamp_of(batch: Buffer) -> tuple[int, int, int]:
+    """Producer id, epoch and base sequence of a built batch."""
+    producer_id, epoch, sequence = _PRODUCER.unpack_from(batch, _PRODUCER_AT)
+    return producer_id, epoch, sequence
 
 
 def restamp(

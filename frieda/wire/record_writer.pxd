@@ -7,7 +7,11 @@ cdef extern from *:
 
     #define frieda_put_bytes(target, position, data, size) \
         memcpy((target) + (position), (data), (size_t)(size))
+
+    #define frieda_take_bytes(target, position, size) \
+        PyBytes_FromStringAndSize((const char *)(target) + (position), (size))
     """
+    bytes _take_bytes "frieda_take_bytes" (unsigned char*, Py_ssize_t, Py_ssize_t)
     void _put_bytes "frieda_put_bytes" (unsigned char*, Py_ssize_t, const unsigned char*, Py_ssize_t)
 
 cdef long long _OLDEST_MS
@@ -58,3 +62,18 @@ cdef Py_ssize_t _varint_size(long long value) noexcept
 @cython.locals(rest="unsigned long long")
 cdef Py_ssize_t _put_varint(unsigned char* target, Py_ssize_t position, long long value) noexcept
 
+
+@cython.locals(
+    encoded_headers=bytes, headers_size=Py_ssize_t, key_size=Py_ssize_t, value_size=Py_ssize_t,
+    body_size=Py_ssize_t, size=Py_ssize_t, batch=bytearray, target="unsigned char*", position=Py_ssize_t,
+)
+cpdef bytearray batch_of_one(
+    long long timestamp_ms, bytes key, bytes value, object headers, long long producer_id,
+    long long producer_epoch, long long base_sequence
+)
+
+cdef void _put_number(
+    unsigned char* target, Py_ssize_t position, Py_ssize_t size, long long value
+) noexcept
+cdef object _bad_timestamp(long long timestamp_ms)
+cdef object _too_large(Py_ssize_t size_bytes)

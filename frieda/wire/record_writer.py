@@ -1,4 +1,4 @@
-# ruff: noqa: F821  # _put_bytes is filled in at the end
+# ruff: noqa: F821  # _put_bytes and _take_bytes are filled in at the end
 """The records inside a batch, written: the producer's hot loop. The format is in `frieda.wire.records`.
 
 As that file, this is plain Python that Cython also compiles, typed by record_writer.pxd (measured on values
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+
+from google_crc32c import extend
 
 from frieda.errors import BrokerError, ErrorCode, LocalProtocolError
 from frieda.model import NO_TIMESTAMP, Header
@@ -26,8 +28,9 @@ _MAX_FIXED_BYTES: Final = (
     5 + 1 + 10 + 5 + 5 + 5 + 5
 )  # every field but key, value and headers at its longest
 
-# Compiled, record_writer.pxd defines this as a memcpy.
+# Compiled, record_writer.pxd defines these as a memcpy in and out.
 _put_bytes: Callable[[bytearray, int, bytes, int], None]
+_take_bytes: Callable[[bytearray, int, int], bytes]
 
 
 class RecordBuffer:
@@ -160,9 +163,7 @@ class RecordBuffer:
 
     def _timestamp_delta(self, timestamp_ms: int) -> int:
         if timestamp_ms < _OLDEST_MS or timestamp_ms > _LATEST_MS:
-            raise LocalProtocolError(
-                f"the timestamp {timestamp_ms} ms cannot be written; it must be -1 (none) to 2**62"
-            )
+            raise _bad_timestamp(timestamp_ms)
         return timestamp_ms - self.first_timestamp_ms if self.record_count else 0
 
     def _note(self, timestamp_ms: int, added: int, size_bytes: int) -> None:
@@ -179,13 +180,62 @@ class RecordBuffer:
         if self._capacity == 0:
             raise LocalProtocolError("this batch was built already; begin a new one")
         if least > MAX_BATCH_BYTES:
-            raise BrokerError(
-                ErrorCode.MESSAGE_TOO_LARGE,
-                f"a record batch of {least} bytes cannot be built; at most {MAX_BATCH_BYTES} are possible",
-            )
+            raise _too_large(least)
         capacity = max(2 * self._capacity, least)
         self._buffer += bytes(capacity - self._capacity)
         self._capacity = capacity
+
+
+def batch_of_one(
+    timestamp_ms: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Sequence[Header],
+    producer_id: int,
+    producer_epoch: int,
+    base_sequence: int,
+) -> bytearray:
+    """A whole uncompressed batch of a single record: what BatchBuilder would build, in one go.
+
+    Raises as `RecordBuffer.append`.
+    """
+    if timestamp_ms < _OLDEST_MS or timestamp_ms > _LATEST_MS:
+        raise _bad_timestamp(timestamp_ms)
+    encoded_headers = encode_headers(headers) if headers else b"\x00"
+    headers_size = len(encoded_headers)
+    key_size = -1 if key is None else len(key)
+    value_size = -1 if value is None else len(value)
+    body_size = 3 + _varint_size(key_size) + _varint_size(value_size) + headers_size
+    if key_size > 0:
+        body_size += key_size
+    if value_size > 0:
+        body_size += value_size
+    size = HEADER_SIZE_BYTES + _varint_size(body_size) + body_size
+    if size > MAX_BATCH_BYTES:
+        raise _too_large(size)
+    batch = bytearray(size)
+    target = batch
+    _put_number(target, 8, 4, size - 12)
+    _put_number(target, 12, 4, -1)
+    target[16] = 2
+    _put_number(target, 27, 8, timestamp_ms)
+    _put_number(target, 35, 8, timestamp_ms)
+    _put_number(target, 43, 8, producer_id)
+    _put_number(target, 51, 2, producer_epoch)
+    _put_number(target, 53, 4, base_sequence)
+    target[60] = 1
+    position = _put_varint(target, HEADER_SIZE_BYTES, body_size) + 3
+    position = _put_varint(target, position, key_size)
+    if key is not None:
+        _put_bytes(target, position, key, key_size)
+        position += key_size
+    position = _put_varint(target, position, value_size)
+    if value is not None:
+        _put_bytes(target, position, value, value_size)
+        position += value_size
+    _put_bytes(target, position, encoded_headers, headers_size)
+    _put_number(target, 17, 4, extend(0, _take_bytes(target, 21, size - 21)))
+    return batch
 
 
 def record_size_bytes(
@@ -243,11 +293,40 @@ def _put_varint(target: bytearray, position: int, value: int) -> int:
     return position + 1
 
 
+def _put_number(target: bytearray, position: int, size: int, value: int) -> None:
+    """A big-endian number of `size` bytes."""
+    while size > 0:
+        size -= 1
+        target[position + size] = value & 0xFF
+        value >>= 8
+
+
+def _bad_timestamp(timestamp_ms: int) -> LocalProtocolError:
+    return LocalProtocolError(
+        f"the timestamp {timestamp_ms} ms cannot be written; it must be -1 (none) to 2**62"
+    )
+
+
+def _too_large(size_bytes: int) -> BrokerError:
+    return BrokerError(
+        ErrorCode.MESSAGE_TOO_LARGE,
+        f"a record batch of {size_bytes} bytes cannot be built; at most {MAX_BATCH_BYTES} are possible",
+    )
+
+
 # What follows runs only as plain Python.
 
 
 def _plain_put_bytes(target: bytearray, position: int, data: bytes, size: int) -> None:
     target[position : position + size] = data
+
+
+def _plain_take_bytes(target: bytearray, position: int, size: int) -> bytes:
+    return bytes(target[position : position + size])
+
+
+def _plain_put_number(target: bytearray, position: int, size: int, value: int) -> None:
+    target[position : position + size] = value.to_bytes(size, "big", signed=value < 0)
 
 
 def _plain_varint(value: int) -> bytes:
@@ -299,3 +378,5 @@ def _plain_append_values(
 
 if not COMPILED:
     globals()["_put_bytes"] = _plain_put_bytes
+    globals()["_take_bytes"] = _plain_take_bytes
+    globals()["_put_number"] = _plain_put_number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from time import monotonic_ns
 from typing import Any
 
 import pytest
@@ -212,7 +213,7 @@ async def test_a_produce_without_acks_is_answered_once_it_was_handed_over(
 ) -> None:
     answers = Answers()
     for _ in range(100):
-        connection.produce(UNACKNOWLEDGED, b"x", answers.produced, "a batch")
+        connection.produce(UNACKNOWLEDGED, b"x", answers.produced, "a batch", monotonic_ns())
     assert answers.got == [("a batch", -1, None)] * 100
     # The broker's complaints about them are answers nobody waits for.
     await connection.call(HealthRequest())
@@ -224,7 +225,7 @@ async def test_produces_beyond_the_credit_wait_and_keep_their_order(
     held = broker.hold(ApiKey.PRODUCE)
     answers = Answers()
     for number in range(1, 11):
-        connection.produce(ACKNOWLEDGED, b"x" * number, answers.produced, number)
+        connection.produce(ACKNOWLEDGED, b"x" * number, answers.produced, number, monotonic_ns())
     await turns()
     assert len(held) == 4
     assert connection.in_flight == 10
@@ -242,10 +243,10 @@ async def test_a_refused_produce_and_a_lost_one_tell_who_waits(
     broker.hold(ApiKey.PRODUCE)
     broker.fail_next(ApiKey.PRODUCE, ErrorCode.BUSY)
     answers = Answers()
-    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "refused")
+    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "refused", monotonic_ns())
     await turns()
     for number in range(6):
-        connection.produce(ACKNOWLEDGED, b"x", answers.produced, number)
+        connection.produce(ACKNOWLEDGED, b"x", answers.produced, number, monotonic_ns())
     await turns()
     broker.cut_connections()
     await turns()
@@ -254,7 +255,7 @@ async def test_a_refused_produce_and_a_lost_one_tell_who_waits(
     assert [(subject, offset) for subject, offset, _ in lost] == [(n, -1) for n in range(6)]
     assert all(isinstance(error, BrokenError) for _, _, error in lost)
     with pytest.raises(BrokenError):
-        connection.produce(ACKNOWLEDGED, b"x", answers.produced, "too late")
+        connection.produce(ACKNOWLEDGED, b"x", answers.produced, "too late", monotonic_ns())
 
 
 async def test_a_produce_without_an_answer_times_out_and_the_late_answer_is_dropped(
@@ -265,7 +266,7 @@ async def test_a_produce_without_an_answer_times_out_and_the_late_answer_is_drop
     connection = await network.any_connection()
     held = broker.hold(ApiKey.PRODUCE)
     answers = Answers()
-    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "late")
+    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "late", monotonic_ns())
     await turns()
     await connection.call(HealthRequest())  # it is heard of, so it is slow and not dead
     while not answers.got:
@@ -288,7 +289,7 @@ async def test_an_answer_to_produce_that_cannot_be_breaks_the_connection_and_is_
 ) -> None:
     broker.handlers[ApiKey.PRODUCE] = lambda exchange: exchange.connection.send(answer)
     answers = Answers()
-    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "a batch")
+    connection.produce(ACKNOWLEDGED, b"x", answers.produced, "a batch", monotonic_ns())
     await turns()
     ((subject, offset, error),) = answers.got
     assert (subject, offset, type(error)) == ("a batch", -1, BrokenError)
@@ -300,7 +301,9 @@ async def test_a_request_larger_than_a_frame_is_refused_and_the_connection_lives
 ) -> None:
     answers = Answers()
     with pytest.raises(LocalProtocolError):
-        connection.produce(ACKNOWLEDGED, bytes(65 * 1024), answers.produced, "a batch")
+        connection.produce(
+            ACKNOWLEDGED, bytes(65 * 1024), answers.produced, "a batch", monotonic_ns()
+        )
     assert answers.got == []
     assert connection.in_flight == 0
     await connection.call(HealthRequest())

@@ -86,6 +86,20 @@ class Model:
         self.delivery.add(make_batch(self.next_ordinal, record_count, self.now_ns + lifetime_ns))
         self.next_ordinal += record_count
 
+    def add_alone(self, lifetime_ns: int) -> None:
+        """A batch that leaves past the queue when nothing waits in it, as a single record may."""
+        self.assign()
+        if not self.delivery.is_free:
+            self.add(1, lifetime_ns)
+            return
+        batch = make_batch(self.next_ordinal, 1, self.now_ns + lifetime_ns)
+        self.next_ordinal += 1
+        sequence = self.delivery.next_sequence()
+        self.delivery.launch(batch)
+        assert batch.sequence == sequence, "it was built under the number that it got"
+        epoch = self.identity.producer_epoch
+        self.on_wire.append((batch, epoch, batch.sequence, self.ordinals(batch)))
+
     def send(self) -> None:
         self.assign()
         while (batch := self.delivery.take(self.now_ns)) is not None:
@@ -168,6 +182,7 @@ events = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(1, 4), st.integers(1, 400)),
         st.tuples(st.just("burst"), st.integers(1, 5), st.integers(50, 400)),
+        st.tuples(st.just("alone"), st.integers(1, 400)),
         st.tuples(st.just("send")),
         st.tuples(st.just("process")),
         st.tuples(st.just("process")),
@@ -206,6 +221,8 @@ def drive(model: Model, script: list[tuple[object, ...]]) -> None:
                 for _ in range(count):
                     model.add(1, lifetime)
                 model.send()
+            case "alone", [int(lifetime)]:
+                model.add_alone(lifetime)
             case "send", []:
                 model.send()
             case "process", []:

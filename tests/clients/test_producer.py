@@ -23,6 +23,7 @@ from frieda.errors import (
 )
 from frieda.model import Record
 from frieda.testing.fake_broker import Exchange, FakeBroker
+from frieda.transports.memory import MemoryTransport
 from frieda.wire.messages import ApiKey, InitProducerRequest, ProduceRequest, ProduceResponse
 
 URL = "memory://producer-test"
@@ -97,6 +98,65 @@ async def test_a_record_leaves_inside_the_call_when_nothing_is_in_flight(
         future = producer.send_nowait("t", b"second", partition=0)
         assert connection.in_flight == 1
         await future
+
+
+@pytest.mark.parametrize("headers", [(), (("h", b"1"), ("empty", None))])
+async def test_a_record_that_leaves_alone_is_the_same_batch_as_one_that_lingers(
+    broker: FakeBroker, headers: tuple[Any, ...]
+) -> None:
+    bodies: list[bytes] = []
+    for settings in ({}, {"linger_ms": 1}, {"ordering": "producer"}):
+        broker.next_producer_id = 1000
+        broker.topics["t"].partitions[0].producers.clear()
+        async with make_producer(**settings) as producer:
+            await meet(producer)
+            held = broker.hold(ApiKey.PRODUCE)
+            sent = producer.send_nowait(
+                "t", b"value", b"key", partition=0, headers=headers, timestamp_ms=7
+            )
+            await until(held, 1)
+            bodies.append(held[0].body)
+            broker.release(ApiKey.PRODUCE)
+            held[0].proceed()
+            await sent
+    assert bodies[0] == bodies[1] == bodies[2]
+
+
+async def test_a_record_alone_that_is_refused_keeps_its_number_and_its_turn(
+    broker: FakeBroker,
+) -> None:
+    async with make_producer() as producer:
+        await producer.send("t", b"warm", partition=0)
+        held = broker.hold(ApiKey.PRODUCE)
+        sent = [producer.send_nowait("t", b"%d" % n, partition=0) for n in range(3)]
+        await until(held, 3)
+        broker.release(ApiKey.PRODUCE)
+        first, *others = list(held)
+        first.fail(ErrorCode.BUSY, "not now")
+        for exchange in others:
+            exchange.fail(ErrorCode.OUT_OF_ORDER_SEQUENCE, "too early")
+        offsets = [(await future).offset for future in sent]
+    assert offsets == [1, 2, 3]
+    assert values(broker) == [b"warm", b"0", b"1", b"2"]
+    assert producer._room.used_bytes == 0
+
+
+@pytest.mark.parametrize(("idempotence", "under_way"), [(False, 1), (True, 3)])
+async def test_without_numbers_one_batch_is_under_way_where_messages_may_overtake_each_other(
+    broker: FakeBroker, monkeypatch: pytest.MonkeyPatch, idempotence: bool, under_way: int
+) -> None:
+    monkeypatch.setattr(MemoryTransport, "ordered", False)
+    async with make_producer(idempotence=idempotence) as producer:
+        await producer.send("t", b"warm", partition=0)
+        held = broker.hold(ApiKey.PRODUCE)
+        sent = [producer.send_nowait("t", b"%d" % n, partition=0) for n in range(3)]
+        await turns()
+        assert len(held) == under_way
+        broker.release(ApiKey.PRODUCE)
+        for exchange in list(held):
+            exchange.proceed()
+        assert [(await future).offset for future in sent] == [1, 2, 3]
+    assert values(broker) == [b"warm", b"0", b"1", b"2"]
 
 
 async def test_records_gather_while_every_place_in_flight_is_taken(broker: FakeBroker) -> None:

@@ -135,6 +135,48 @@ def test_what_is_built_is_read_back(
     assert all(type(record) is Record for record in decoded)
 
 
+@given(
+    records=record_lists,
+    producer=st.tuples(
+        st.integers(-1, 2**63 - 1), st.integers(-1, 2**15 - 1), st.integers(-1, 2**31 - 1)
+    ),
+)
+def test_a_batch_of_one_is_what_a_builder_would_have_built(
+    codec: SimpleNamespace,
+    records: list[tuple[int, Any, Any, Any]],
+    producer: tuple[int, int, int],
+) -> None:
+    builder = codec.batch.BatchBuilder()
+    builder.append(*records[0])
+    built = builder.build(*producer)
+    batch = codec.batch.batch_of_one(*records[0], *producer)
+    assert type(batch) is bytearray
+    assert batch == built
+    assert codec.batch.stamp_of(batch) == producer
+    codec.batch.restamp(batch, 7, 1, 9)
+    assert codec.batch.stamp_of(batch) == (7, 1, 9)
+    codec.batch.check_batch(batch)
+
+
+@pytest.mark.parametrize("size", [0, 1, 62, 63, 64, 8190, 8191, 8192, 100_000])
+def test_a_batch_of_one_is_right_at_every_length_of_its_numbers(
+    codec: SimpleNamespace, size: int
+) -> None:
+    for key, value in ((None, bytes(size)), (bytes(size), None), (bytes(size), b"v")):
+        builder = codec.batch.BatchBuilder()
+        builder.append(NOW_MS, key, value)
+        assert codec.batch.batch_of_one(NOW_MS, key, value, (), -1, -1, -1) == builder.build()
+
+
+def test_a_batch_of_one_refuses_what_cannot_be(codec: SimpleNamespace) -> None:
+    for timestamp_ms in (-2, 2**62 + 1):
+        with pytest.raises(LocalProtocolError, match="cannot be written"):
+            codec.batch.batch_of_one(timestamp_ms, None, b"v", (), -1, -1, -1)
+    for key, value in (("text", b"v"), (None, "text"), (None, 7)):
+        with pytest.raises(TypeError):
+            codec.batch.batch_of_one(NOW_MS, key, value, (), -1, -1, -1)
+
+
 @given(records=record_lists)
 def test_the_records_are_the_bytes_of_the_documentation(
     codec: SimpleNamespace, records: list[tuple[int, Any, Any, Any]]
