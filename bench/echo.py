@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
-from frieda.bench.environment import describe_environment
 from frieda.bench.fleet import Fleet, Outcome, run_load
 from frieda.bench.load import Load, ProducerShare
 from frieda.bench.meter import Meter
@@ -50,37 +49,21 @@ def run_echo(
 
     `on_progress` is called every 5 s. Raises FriedaError when a process fails.
     """
-    outcome = asyncio.run(_measure(settings, on_progress))
-    return as_result(settings, outcome)
-
-
-def as_result(settings: EchoSettings, outcome: Outcome) -> Result:
-    """The outcome of an echo run as a result, its settings beside it."""
     load = settings.load
-    return Result(
-        name="echo",
-        records=outcome.records,
-        errors=outcome.errors,
-        size_bytes=outcome.records * load.record_size_bytes,
-        elapsed_s=outcome.elapsed_s,
-        latency=outcome.latency,
-        service_time=outcome.service_time,
-        lateness=outcome.lateness,
-        settings={
-            "record_size": load.record_size_bytes,
-            "response_size": settings.response_bytes,
-            "producers": load.producers,
-            "processes": load.processes,
-            "in_flight": load.in_flight,
-            "rate": load.rate,
-            "arrivals": load.arrivals if load.rate is not None else None,
-            "warm_up_records": load.warm_up_records,
-            "polling": settings.polling,
-            "acks": "none (echo)",
-            "flush": "none (echo)",
-        },
-        environment=describe_environment(),
-    )
+    described = {
+        "record_size": load.record_size_bytes,
+        "response_size": settings.response_bytes,
+        "producers": load.producers,
+        "processes": load.processes,
+        "in_flight": load.in_flight,
+        "rate": load.rate,
+        "arrivals": load.arrivals if load.rate is not None else None,
+        "warm_up_records": load.warm_up_records,
+        "polling": settings.polling,
+        "acks": "none (echo)",
+        "flush": "none (echo)",
+    }
+    return asyncio.run(_measure(settings, on_progress)).as_result("echo", load, described)
 
 
 async def _measure(settings: EchoSettings, on_progress: Callable[[Progress], None]) -> Outcome:

@@ -19,9 +19,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import frieda
+from frieda.bench.environment import describe_environment
 from frieda.bench.histogram import LatencyHistogram, Window
 from frieda.bench.load import Lateness, LatenessSummary, Load, shares
-from frieda.bench.report import Progress
+from frieda.bench.report import Progress, Result
 from frieda.bench.worker import MAX_LINE_BYTES
 from frieda.errors import FriedaError
 
@@ -47,6 +48,21 @@ class Outcome:
     service_time: LatencyHistogram | None
     lateness: LatenessSummary | None
     windows: list[Window]
+
+    def as_result(self, name: str, load: Load, settings: Mapping[str, object]) -> Result:
+        """The outcome of running `load` as the result of the benchmark `name`, with what shaped it beside it."""
+        return Result(
+            name=name,
+            records=self.records,
+            errors=self.errors,
+            size_bytes=self.records * load.record_size_bytes,
+            elapsed_s=self.elapsed_s,
+            latency=self.latency,
+            service_time=self.service_time,
+            lateness=self.lateness,
+            settings=settings,
+            environment=describe_environment(),
+        )
 
 
 class Fleet:

@@ -12,12 +12,11 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from frieda.bench.environment import describe_environment
 from frieda.bench.fleet import Fleet, Outcome, run_load
 from frieda.bench.load import Load, ProducerShare
 from frieda.bench.meter import Meter
@@ -45,6 +44,26 @@ _VALUES: Final = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """Records to certain partitions, large ones among them. Only the others count in the latencies."""
+
+    spread: int
+    """Record n goes to partition n % spread."""
+    large_every: int = 0
+    """Every so manieth record is a large one, to partition `spread`; 0: none is."""
+    large_bytes: int = 1024 * 1024
+
+    @property
+    def partitions(self) -> int:
+        """How many the topic needs."""
+        return self.spread + (self.large_every > 0)
+
+    def is_large(self, number: int) -> bool:
+        """Whether record `number` is one of the large ones."""
+        return self.large_every > 0 and number % self.large_every == self.large_every - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProducerSettings:
     """What to run, against which broker. `polling` is the client's; the broker has its own."""
 
@@ -60,10 +79,20 @@ class ProducerSettings:
     """With more than one record in flight and no rate: "bulk" (submit_values) or "send_nowait"."""
     delivery_timeout_s: float = 10.0
     """A record that is not acknowledged for so long ends the run: there is nothing to measure, then."""
+    client: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the producers that no other field names."""
+    mix: Mix | None = None
 
     def __post_init__(self) -> None:
         if self.call not in CALLS:
             raise ConfigError(f"call = {self.call!r}: must be one of {', '.join(CALLS)}")
+        if self.mix is not None and self.load.rate is None:
+            raise ConfigError("a mix of records needs a rate: they leave on a schedule")
+
+    @property
+    def transport(self) -> str:
+        """The scheme of the address, which is what the load goes by, whatever else the broker may have."""
+        return self.bootstrap.partition(":")[0]
 
 
 def run_producer(
@@ -75,36 +104,28 @@ def run_producer(
     """
     outcome, broker = asyncio.run(_measure(settings, on_progress))
     load = settings.load
-    return Result(
-        name="producer",
-        records=outcome.records,
-        errors=outcome.errors,
-        size_bytes=outcome.records * load.record_size_bytes,
-        elapsed_s=outcome.elapsed_s,
-        latency=outcome.latency,
-        service_time=outcome.service_time,
-        lateness=outcome.lateness,
-        settings={
-            "transport": settings.bootstrap.partition(":")[0],
-            "acks": "all" if settings.acks == -1 else settings.acks,
-            "flush": broker["flush"],
-            "record_size": load.record_size_bytes,
-            "producers": load.producers,
-            "processes": load.processes,
-            "in_flight": load.in_flight,
-            "call": _call(settings),
-            "rate": load.rate,
-            "arrivals": load.arrivals if load.rate is not None else None,
-            "linger_ms": settings.linger_ms,
-            "batch_bytes": settings.batch_bytes,
-            "compression": settings.compression,
-            "polling": settings.polling,
-            "broker_polling": broker["polling"],
-            "partitions": broker["partitions"],
-            "warm_up_records": load.warm_up_records,
-        },
-        environment=describe_environment(),
-    )
+    described = {
+        "transport": settings.transport,
+        "acks": "all" if settings.acks == -1 else settings.acks,
+        "flush": broker["flush"],
+        "record_size": load.record_size_bytes,
+        "producers": load.producers,
+        "processes": load.processes,
+        "in_flight": load.in_flight,
+        "call": _call(settings),
+        "rate": load.rate,
+        "arrivals": load.arrivals if load.rate is not None else None,
+        "linger_ms": settings.linger_ms,
+        "batch_bytes": settings.batch_bytes,
+        "compression": settings.compression,
+        "polling": settings.polling,
+        "broker_polling": broker["polling"],
+        "partitions": broker["partitions"],
+        "warm_up_records": load.warm_up_records,
+        "client": dict(settings.client),
+        "mix": None if settings.mix is None else asdict(settings.mix),
+    }
+    return outcome.as_result("producer", load, described)
 
 
 async def ensure_topic(bootstrap: str, topic: str, partitions: int) -> bool:
@@ -141,6 +162,8 @@ async def _measure(
         "polling": settings.polling,
         "call": settings.call,
         "delivery_timeout_s": settings.delivery_timeout_s,
+        "client": {"transport": settings.transport, **settings.client},
+        "mix": None if settings.mix is None else asdict(settings.mix),
     }
     async with Fleet() as fleet:
         outcome = await run_load(
@@ -167,7 +190,10 @@ class LoadedProducer:
         share: ProducerShare,
         meter: Meter,
         call: str = "bulk",
+        mix: Mix | None = None,
     ) -> None:
+        self._mix = mix
+        self._large = b"" if mix is None else os.urandom(mix.large_bytes)
         self._producer = producer
         self._call = call
         self._topic = topic
@@ -313,15 +339,20 @@ class LoadedProducer:
             return False
         number = self._sent
         now_ns = time.monotonic_ns()
+        value, partition, large = self._values[number % _VALUES], None, False
+        if self._mix is not None:
+            partition, large = number % self._mix.spread, self._mix.is_large(number)
+            if large:
+                value, partition = self._large, self._mix.spread
         try:
-            future = self._producer.send_nowait(self._topic, self._values[number % _VALUES])
+            future = self._producer.send_nowait(self._topic, value, partition=partition)
         except BufferFullError:
             return False
         self._sent += 1
-        measured = number >= self._warm_up
+        if number == self._warm_up:
+            self._meter.measuring_since(intended_ns)
+        measured = number >= self._warm_up and not large
         if measured:
-            if number == self._warm_up:
-                self._meter.measuring_since(intended_ns)
             self._meter.lateness.note(now_ns - intended_ns)
         future.add_done_callback(partial(self._record_done, intended_ns, now_ns, measured))
         return True
@@ -359,6 +390,7 @@ class LoadedProducer:
 async def send(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """A worker process: the producers of its shares, each with connections of its own."""
     load = Load(**task["load"])
+    mix = None if task["mix"] is None else Mix(**task["mix"])
     meter = Meter(channel, load)
     producers: list[Producer] = []
     loaded: list[LoadedProducer] = []
@@ -372,13 +404,14 @@ async def send(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
                 compression=task["compression"],
                 polling=task["polling"],
                 delivery_timeout_s=task["delivery_timeout_s"],
+                **task["client"],
             )
             await producer.start()
             producers.append(producer)
             await producer.partitions_for(task["topic"])
             loaded.append(
                 LoadedProducer(
-                    producer, task["topic"], load, ProducerShare(**values), meter, task["call"]
+                    producer, task["topic"], load, ProducerShare(**values), meter, task["call"], mix
                 )
             )
         start_ns = await channel.ready()

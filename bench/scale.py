@@ -28,7 +28,8 @@ from frieda.protocol.client import ClientProtocol
 from frieda.transports.framing import SIZE_BYTES, announced_size, pack_size
 
 if TYPE_CHECKING:
-    from frieda.bench.side_by_side import BrokerUnderTest, Values
+    from frieda.bench.rounds import Values
+    from frieda.bench.under_test import BrokerUnderTest
 
 MB: Final = 1_000_000
 RECORD_BYTES: Final = 1024

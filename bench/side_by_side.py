@@ -8,23 +8,25 @@ rounds, beside the least and the greatest.
 
 from __future__ import annotations
 
-import asyncio
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from frieda.bench.consumer import ConsumerSettings, run_consumer
 from frieda.bench.echo import EchoSettings, run_echo
 from frieda.bench.load import Load, default_warm_up
-from frieda.bench.producer import ProducerSettings, ensure_topic, run_producer
-from frieda.bench.report import Result, latencies_us
+from frieda.bench.rounds import Case, Target, Values
 from frieda.bench.scale import Sizes, bystanders, idle, open_files, write_read_reopen
+from frieda.bench.shared_memory import shared_memory_part
+from frieda.bench.under_test import (
+    TOPIC,
+    BrokerUnderTest,
+    StartBroker,
+    produce_to,
+    values_of,
+)
 
-PARTS: Final = ("latency", "crowd", "throughput", "scale")
-TOPIC: Final = "bench"
+PARTS: Final = ("latency", "crowd", "throughput", "scale", "shm")
 BATCH_BYTES: Final = 16 * 1024
 _BATCH_HEADER_BYTES: Final = 80
 """What a batch of one record needs beside the record's value, a few bytes more or less."""
@@ -35,133 +37,6 @@ CROWD_TIMES: Final = 3
 THROUGHPUT_TIMES: Final = 20
 """Records of a throughput run for each one of a latency run: about a second of work."""
 IN_BULK: Final = 20_000
-
-Values = Mapping[str, float | None]
-
-
-class BrokerUnderTest(Protocol):
-    """A broker process: where it is, the processor time it has used, and the memory it has of its own."""
-
-    @property
-    def url(self) -> str: ...
-
-    def cpu_seconds(self) -> float: ...
-
-    def memory_bytes(self) -> int: ...
-
-    def start_again(self, *, kill: bool) -> None:
-        """End it, in order or as a crash, and start it on the same folder and address. Raises FriedaError."""
-        ...
-
-    def require_alive(self) -> None:
-        """Raise FriedaError when it has ended."""
-        ...
-
-
-StartBroker = Callable[[str, str], AbstractContextManager[BrokerUnderTest]]
-"""Start a broker with a polling mode and a flush policy; the end of the context stops it."""
-
-
-class Case(NamedTuple):
-    """One thing that is measured: its name, and a call that runs it once."""
-
-    name: str
-    measure: Callable[[], Values]
-
-
-class Target(NamedTuple):
-    """`value` of `case`, divided by that of `against` if there is one, and the bound it should keep."""
-
-    title: str
-    case: str
-    value: str
-    against: str | None
-    bound: float
-    at_most: bool = True
-    unit: str = "times"
-
-
-class Outcome(NamedTuple):
-    """A target and what the rounds gave for it; `values` is empty when the samples could not carry it."""
-
-    target: Target
-    values: tuple[float, ...]
-
-    @property
-    def median(self) -> float | None:
-        """The median over the rounds."""
-        return statistics.median(self.values) if self.values else None
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the median keeps the bound; None when there is none."""
-        median = self.median
-        if median is None:
-            return None
-        return median <= self.target.bound if self.target.at_most else median >= self.target.bound
-
-
-@dataclass(frozen=True, slots=True)
-class SideBySide:
-    """What was measured: for each case the values of each round, and what that says of each target."""
-
-    outcomes: tuple[Outcome, ...]
-    measurements: Mapping[str, Sequence[Values]] = field(default_factory=dict)
-
-
-def run_side_by_side(
-    cases: Sequence[Case],
-    targets: Sequence[Target],
-    rounds: int,
-    on_measured: Callable[[int, str, Values], None] = lambda *_: None,
-) -> SideBySide:
-    """Measure every case once in each round, interleaved. Raises what a case raises."""
-    measurements: dict[str, list[Values]] = {case.name: [] for case in cases}
-    for number, case in interleaved(cases, rounds):
-        values = case.measure()
-        measurements[case.name].append(values)
-        on_measured(number, case.name, values)
-    return SideBySide(tuple(judge(target, measurements) for target in targets), measurements)
-
-
-def interleaved(cases: Sequence[Case], rounds: int) -> Iterator[tuple[int, Case]]:
-    """Every case once in each round (counted from 0), each round beginning with another one."""
-    for number in range(rounds):
-        first = number % len(cases)
-        yield from ((number, case) for case in (*cases[first:], *cases[:first]))
-
-
-def judge(target: Target, measurements: Mapping[str, Sequence[Values]]) -> Outcome:
-    """What the rounds say of one target."""
-    values: list[float] = []
-    mine = measurements[target.case]
-    theirs: Sequence[Values] = measurements[target.against] if target.against else mine
-    for own, other in zip(mine, theirs, strict=True):
-        value = own[target.value]
-        if value is not None and target.against is not None:
-            base = other[target.value]
-            value = value / base if base else None
-        if value is None:
-            return Outcome(target, ())
-        values.append(value)
-    return Outcome(target, tuple(values))
-
-
-def as_rows(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
-    """The table: the target beside what was measured."""
-    return [
-        {
-            "what": target.title,
-            "target": f"{'<=' if target.at_most else '>='} {target.bound:g}",
-            "median": outcome.median,
-            "least": min(outcome.values, default=None),
-            "greatest": max(outcome.values, default=None),
-            "unit": target.unit,
-            "met": {True: "yes", False: "NO", None: "too few samples"}[outcome.met],
-        }
-        for outcome in outcomes
-        for target in (outcome.target,)
-    ]
 
 
 class Plan:
@@ -174,11 +49,12 @@ class Plan:
 
     def part(self, name: str) -> tuple[list[Case], list[Target]]:
         """The cases and targets of one of PARTS."""
-        parts = {
+        parts: dict[str, Callable[[], tuple[list[Case], list[Target]]]] = {
             "latency": self._latency,
             "crowd": self._crowd,
             "throughput": self._throughput,
             "scale": self._scale,
+            "shm": lambda: shared_memory_part(self._start_broker, self._records),
         }
         return parts[name]()
 
@@ -315,13 +191,13 @@ class Plan:
         )
 
     def _echo(self, load: Load, polling: str) -> Values:
-        return _values(run_echo(EchoSettings(load=load, polling=polling)))
+        return values_of(run_echo(EchoSettings(load=load, polling=polling)))
 
     def _produce(
         self, load: Load, polling: str, *, flush: str = "never", call: str = "bulk"
     ) -> Values:
         with self._start_broker(polling, flush) as broker:
-            return _values(_produce_to(broker, load, polling, call=call))
+            return values_of(produce_to(broker, load, polling, call=call))
 
     def _produce_among_bystanders(self, load: Load) -> Values:
         with (
@@ -329,7 +205,7 @@ class Plan:
             self._start_broker("adaptive", "never") as broker,
             bystanders(broker.url, self._sizes),
         ):
-            return _values(_produce_to(broker, load, "adaptive"))
+            return values_of(produce_to(broker, load, "adaptive"))
 
     def _with_broker(self, measure: Callable[[BrokerUnderTest, str, Sizes], Values]) -> Values:
         with self._start_broker("adaptive", "never") as broker:
@@ -337,7 +213,7 @@ class Plan:
 
     def _consume(self, load: Load, *, iterate: bool) -> Values:
         with self._start_broker("adaptive", "never") as broker:
-            _produce_to(broker, load, "adaptive")
+            produce_to(broker, load, "adaptive")
             read = run_consumer(
                 ConsumerSettings(
                     topic=TOPIC, bootstrap=broker.url, records=load.records, iterate=iterate
@@ -356,35 +232,9 @@ class Plan:
         )
         warm_up = Load(records=500, record_size_bytes=load.record_size_bytes)
         with self._start_broker("event", "never") as broker:
-            _produce_to(broker, warm_up, "event")
+            produce_to(broker, warm_up, "event")
             before_s = broker.cpu_seconds()
-            result = _produce_to(broker, load, "event", batch_bytes=BATCH_BYTES)
+            result = produce_to(broker, load, "event", batch_bytes=BATCH_BYTES)
             used_s = broker.cpu_seconds() - before_s
         requests = load.records + load.warm_up_records
-        return {"broker_cpu_us": used_s / requests * 1e6, **_values(result)}
-
-
-def _produce_to(
-    broker: BrokerUnderTest,
-    load: Load,
-    polling: str,
-    *,
-    call: str = "bulk",
-    batch_bytes: int = 64 * 1024,
-) -> Result:
-    asyncio.run(ensure_topic(broker.url, TOPIC, 1))
-    settings = ProducerSettings(
-        load=load,
-        topic=TOPIC,
-        bootstrap=broker.url,
-        acks=1,
-        polling=polling,
-        call=call,
-        batch_bytes=batch_bytes,
-    )
-    return run_producer(settings, lambda _: broker.require_alive())
-
-
-def _values(result: Result) -> Values:
-    rates = {"records_per_sec": result.records_per_sec, "mb_per_sec": result.mb_per_sec}
-    return {**latencies_us(result.latency), **rates, "errors": float(result.errors)}
+        return {"broker_cpu_us": used_s / requests * 1e6, **values_of(result)}

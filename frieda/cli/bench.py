@@ -9,6 +9,7 @@ from typing import Any, get_args
 import click
 
 from frieda.bench.report import window_line
+from frieda.cli.bench_ablation import ablation
 from frieda.cli.bench_consumer import consumer
 from frieda.cli.bench_options import (
     broker_options,
@@ -129,3 +130,4 @@ def producer(
 
 bench.add_command(consumer)
 bench.add_command(side_by_side)
+bench.add_command(ablation)

@@ -16,14 +16,21 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def own_broker(polling: str, flush: str = "never", *flags: str) -> Iterator[BrokerProcess]:
-    """A fresh broker. Raises FriedaError when it cannot start, or has ended by itself when the context does.
+def own_broker(
+    polling: str, flush: str = "never", *flags: str, transport: str = "tcp"
+) -> Iterator[BrokerProcess]:
+    """A fresh broker at a free address of `transport`, tcp or shm, and no other.
+
+    Raises FriedaError when it cannot start, or has ended by itself when the context does.
 
     When the context is left by an exception the broker is killed, else it is stopped in order. Its folder is
     removed in either case.
     """
     folder = tempfile.mkdtemp(prefix="frieda-broker-")
-    process = BrokerProcess(folder, "--polling", polling, "--flush", flush, *flags)
+    listen = f"shm://{folder}/broker.sock" if transport == "shm" else f"{transport}://127.0.0.1:0"
+    process = BrokerProcess(
+        f"{folder}/data", "--polling", polling, "--flush", flush, *flags, listen=listen
+    )
     try:
         _start(process)
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from frieda.bench.rounds import Values
 from frieda.bench.scale import (
     MemoryWatch,
     Sizes,
@@ -18,9 +19,9 @@ from frieda.bench.scale import (
     open_files,
     require_open_files,
 )
-from frieda.bench.side_by_side import Plan, Values
-from frieda.cli.bench_side_by_side import fresh_broker
+from frieda.bench.side_by_side import Plan
 from frieda.cli.main import run
+from frieda.cli.measured import fresh_broker
 from frieda.clients.admin import Admin
 from frieda.errors import FriedaError
 from frieda.testing.brokers import BrokerProcess

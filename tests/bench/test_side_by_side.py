@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from frieda.bench.side_by_side import (
-    PARTS,
-    BrokerUnderTest,
+from frieda.bench import shared_memory
+from frieda.bench.rounds import (
     Case,
-    Plan,
     Target,
     Values,
     as_rows,
@@ -19,6 +17,8 @@ from frieda.bench.side_by_side import (
     judge,
     run_side_by_side,
 )
+from frieda.bench.side_by_side import PARTS, Plan
+from frieda.bench.under_test import BrokerUnderTest
 from frieda.cli.main import run
 
 
@@ -80,7 +80,7 @@ def test_what_each_case_measured_is_kept_and_told() -> None:
     assert told == [(0, "ours"), (0, "theirs"), (1, "theirs"), (1, "ours")]
 
 
-def no_broker(polling: str, flush: str) -> BrokerUnderTest:
+def no_broker(polling: str, flush: str, transport: str = "tcp", *settings: str) -> BrokerUnderTest:
     raise AssertionError("a plan starts no broker before it is run")
 
 
@@ -113,4 +113,23 @@ def test_the_command_prints_the_table_and_leaves_only_its_result(
     ours = result["measurements"]["frieda adaptive"][0]
     assert ours["errors"] == 0
     assert ours["p50"] > 0
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_shared_memory_is_measured_beside_tcp(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(shared_memory, "CROWDS", (2,))
+    file = tmp_path / "result.json"
+    flags = ["--shm", "--rounds", "1", "--records", "2000", "--json", str(file)]
+    assert run(["bench", "side-by-side", *flags]) == 0
+    assert "round 1 of 1  2 producers, shm" in capfd.readouterr().out
+    result = json.loads(file.read_text())
+    rows = {row["what"]: row for row in result["targets"]}
+    assert len(rows) == 5 + 2 + 2 + 2
+    assert rows["MB/s of 1 MiB messages, shm / tcp"]["median"] > 0
+    crowds = [result["measurements"][f"2 producers, {way}"][0] for way in ("tcp event", "shm")]
+    assert crowds[0]["rate"] == crowds[1]["rate"] > 1
+    assert all(rounds[0]["errors"] == 0 for rounds in result["measurements"].values())
     assert list(tmp_path.iterdir()) == [file]
