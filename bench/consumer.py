@@ -172,6 +172,7 @@ async def read(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
         polling=cast(PollingMode, settings.polling),
         max_bytes=settings.max_bytes,
         check_crcs=settings.check_crcs,
+        transport=settings.bootstrap.partition(":")[0],
     )
     await channel.ready()
     began_at_s, began_ns = time.time(), time.monotonic_ns()

@@ -122,7 +122,7 @@ def run_producer(
         "broker_polling": broker["polling"],
         "partitions": broker["partitions"],
         "warm_up_records": load.warm_up_records,
-        "client": dict(settings.client),
+        "client": dict(settings.client) or None,
         "mix": None if settings.mix is None else asdict(settings.mix),
     }
     return outcome.as_result("producer", load, described)

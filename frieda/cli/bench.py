@@ -97,6 +97,7 @@ def producer(
     own_broker: bool,
     broker_polling: str | None,
     flush: str,
+    transport: str,
     json_file: Path | None,
     hgrm_file: Path | None,
     **load_flags: Any,
@@ -110,7 +111,9 @@ def producer(
     from frieda.bench.producer import ACKS, ProducerSettings, ensure_topic, run_producer  # noqa: PLC0415
 
     load = load_of(load_flags)
-    with measured_broker(bootstrap, own_broker, broker_polling or polling, flush) as broker:
+    with measured_broker(
+        bootstrap, own_broker, broker_polling or polling, flush, transport
+    ) as broker:
         if asyncio.run(ensure_topic(broker.url, topic, partitions)):
             click.echo(f"made topic {topic!r} with {partitions} partitions", err=True)
         settings = ProducerSettings(

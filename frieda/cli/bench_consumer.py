@@ -65,6 +65,7 @@ def consumer(
     own_broker: bool,
     broker_polling: str | None,
     flush: str,
+    transport: str,
     json_file: Path | None,
 ) -> None:
     """Records read from the beginning of a topic, by one consumer in a process of its own.
@@ -91,7 +92,9 @@ def consumer(
         check_crcs=check_crcs,
         timeout_s=timeout_s,
     )
-    with measured_broker(bootstrap, own_broker, broker_polling or polling, flush) as broker:
+    with measured_broker(
+        bootstrap, own_broker, broker_polling or polling, flush, transport
+    ) as broker:
         if fill is not None:
             load = Load(records=fill, record_size_bytes=record_size, in_flight=20_000)
             if asyncio.run(ensure_topic(broker.url, topic, partitions)):

@@ -73,6 +73,13 @@ _BROKER_OPTIONS = (
         show_default=True,
         help="Of --own-broker.",
     ),
+    click.option(
+        "--transport",
+        type=click.Choice(["tcp", "shm"]),
+        default="tcp",
+        show_default=True,
+        help="Of --own-broker. Another broker is reached by the scheme of --bootstrap.",
+    ),
 )
 
 
@@ -122,7 +129,7 @@ def show_result(result: Result, json_file: Path | None, hgrm_file: Path | None) 
 
 
 def broker_options(command: Command) -> Command:
-    """The flags `--own-broker`, `--broker-polling` and `--flush`, which `measured_broker` takes."""
+    """The flags `--own-broker`, `--broker-polling`, `--flush` and `--transport`, which `measured_broker` takes."""
     for option in reversed(_BROKER_OPTIONS):
         command = option(command)
     return command
@@ -142,7 +149,7 @@ class MeasuredBroker(NamedTuple):
 
 @contextlib.contextmanager
 def measured_broker(
-    bootstrap: str | None, own_broker: bool, polling: str, flush: str
+    bootstrap: str | None, own_broker: bool, polling: str, flush: str, transport: str
 ) -> Iterator[MeasuredBroker]:
     """The broker at `bootstrap`, or one of our own that lives as long as the context. Raises FriedaError."""
     if not own_broker:
@@ -151,5 +158,8 @@ def measured_broker(
     # Imported only here: a benchmark of another broker needs none of ours.
     from frieda.cli import own_broker as own  # noqa: PLC0415
 
-    with own.terminated_like_interrupted(), own.own_broker(polling, flush) as process:
+    with (
+        own.terminated_like_interrupted(),
+        own.own_broker(polling, flush, transport=transport) as process,
+    ):
         yield MeasuredBroker(process.url, lambda: own.require_alive(process))

@@ -118,14 +118,16 @@ def _show_comparison(trip: RoundTrip) -> None:
 
 
 def _show_latency(records: int) -> dict[str, Result]:
-    """The same load on the bare echo and on Frieda, one after the other."""
+    """The same load on Frieda, by both ways that lead there from here, and on the bare echo, one after the other."""
     load = Load(records=records, warm_up_records=default_warm_up(records))
     click.echo()
     _step("2", "How long one acknowledged record takes")
     _line("load", f"{records:,} records of 100 bytes, one at a time, acks=1, flush=never")
+    _line("ways", "TCP over the loopback, and memory that client and broker share; both poll")
     _line("floor", "the same over a bare TCP echo of this Python, which stores nothing")
     runs = {
-        "Frieda, adaptive polling": partial(_produce, load),
+        "Frieda over TCP": partial(_produce, load, "tcp"),
+        "Frieda over shared memory": partial(_produce, load, "shm"),
         "bare echo, sleeping": partial(run_echo, EchoSettings(load=load, polling="event")),
         "bare echo, polling": partial(run_echo, EchoSettings(load=load, polling="adaptive")),
     }
@@ -142,8 +144,8 @@ def _show_latency(records: int) -> dict[str, Result]:
     return results
 
 
-def _produce(load: Load) -> Result:
-    with own_broker("adaptive") as broker:
+def _produce(load: Load, transport: str) -> Result:
+    with own_broker("adaptive", transport=transport) as broker:
         asyncio.run(ensure_topic(broker.url, TOPIC, 1))
         settings = ProducerSettings(load=load, topic=TOPIC, bootstrap=broker.url, acks=1)
         return run_producer(settings, lambda _: require_alive(broker))
@@ -171,7 +173,7 @@ def _show_curve(results: dict[str, Result], path: Path) -> None:
     first = next(iter(results.values()))
     where = first.environment
     subtitle = (
-        f"{first.records:,} records of 100 bytes, one at a time, acks=1, flush=never, TCP loopback; "
+        f"{first.records:,} records of 100 bytes, one at a time, acks=1, flush=never; "
         f"{where['cores']} cores, {where['cpu']}, {where['python']}"
     )
     click.echo()
@@ -179,7 +181,7 @@ def _show_curve(results: dict[str, Result], path: Path) -> None:
         write_figure(
             path,
             curves,
-            "An acknowledged produce beside a bare TCP echo",
+            "An acknowledged produce by TCP and by shared memory, beside a bare TCP echo",
             subtitle,
         )
     except MissingDependencyError as error:

@@ -298,6 +298,46 @@ async def test_other_requests_are_answered_while_a_fetch_waits(client: RawClient
     assert (await client.next_answer()).correlation_id == health
 
 
+async def test_without_overlap_a_request_is_taken_up_after_the_answer_to_the_last(
+    tmp_path: Path, listen: str
+) -> None:
+    async with (
+        running_server(tmp_path, listen=(listen,), overlapped=False) as server,
+        raw_client(server.urls[0]) as client,
+        raw_client(server.urls[0]) as other,
+    ):
+        topic_id = await a_topic(client)
+        waiting = client.send(fetch(topic_id, 0, wait_ms=10_000))
+        behind = client.send(ProduceRequest(topic_id, 0, 1, 1000), a_batch(b"behind"))
+        assert (await other.call(HealthRequest())).facts["produced_batches"] == 0
+        await other.call(ProduceRequest(topic_id, 0, 1, 1000), a_batch(b"wakes it"))
+        answers = [await client.next_answer() for _ in range(2)]
+        assert [answer.correlation_id for answer in answers] == [waiting, behind]
+        assert await values_from(client, topic_id) == [b"wakes it", b"behind"]
+
+
+async def test_without_overlap_no_batch_is_parked_since_the_one_before_it_would_wait_behind_it(
+    tmp_path: Path, listen: str
+) -> None:
+    async with (
+        running_server(tmp_path, listen=(listen,), overlapped=False) as server,
+        raw_client(server.urls[0]) as client,
+    ):
+        topic_id = await a_topic(client)
+        producer_id = (await client.call(InitProducerRequest(None, -1, -1))).producer_id
+        batches = [
+            a_batch(b"%d" % n, producer_id=producer_id, epoch=0, sequence=n) for n in (0, 1, 2)
+        ]
+        produce = ProduceRequest(topic_id, 0, 1, 1000)
+        await client.call(produce, batches[0])
+        with pytest.raises(BrokerError) as caught:
+            await client.call(produce, batches[2])
+        assert caught.value.code is ErrorCode.OUT_OF_ORDER_SEQUENCE
+        await client.call(produce, batches[1])
+        await client.call(produce, batches[2])
+        assert await values_from(client, topic_id) == [b"0", b"1", b"2"]
+
+
 async def test_with_reordered_responses_answers_keep_the_order_of_requests(
     tmp_path: Path, listen: str
 ) -> None:

@@ -110,8 +110,10 @@ def test_a_quick_demo_compares_measures_draws_and_tidies(start: Callable[..., Ru
     demo = start("--quick")
     assert demo.finish() == 0, demo.text
     assert demo.text.count("the same, byte for byte") == 2
-    assert demo.text.count("20000 records sent, ") == 3
-    assert "● Frieda, adaptive polling" in demo.text
+    assert demo.text.count("20000 records sent, ") == 4
+    assert "● Frieda over TCP" in demo.text
+    assert "Frieda over shared memory" in demo.text.rpartition("● Frieda over TCP")[2]
+    assert "transport=shm" in demo.text
     (picture,) = demo.output.iterdir()
     assert picture.name == "frieda-demo.png"
     assert picture.read_bytes().startswith(b"\x89PNG\r\n")
@@ -123,7 +125,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     start: Callable[..., RunningDemo], number: signal.Signals
 ) -> None:
     demo = start()
-    demo.read_until("Frieda, adaptive polling")
+    demo.read_until("Frieda over TCP")
     demo.child("frieda.bench.producer:send")
     demo.process.send_signal(number)
     assert demo.finish() == ExitCode.INTERRUPTED
@@ -135,7 +137,7 @@ def test_ctrl_c_at_a_terminal_reaches_the_broker_too_and_leaves_nothing(
     start: Callable[..., RunningDemo],
 ) -> None:
     demo = start()
-    demo.read_until("Frieda, adaptive polling")
+    demo.read_until("Frieda over TCP")
     demo.child("frieda.bench.producer:send")
     os.killpg(demo.process.pid, signal.SIGINT)
     assert demo.finish() == ExitCode.INTERRUPTED
@@ -153,7 +155,7 @@ def test_a_killed_child_is_one_sentence_and_leaves_nothing_behind(
     start: Callable[..., RunningDemo], victim: str, sentence: str
 ) -> None:
     demo = start()
-    demo.read_until("Frieda, adaptive polling")
+    demo.read_until("Frieda over TCP")
     demo.child("frieda.bench.producer:send")
     os.kill(demo.child(victim), signal.SIGKILL)
     assert demo.finish() == ExitCode.FAILURE
