@@ -185,7 +185,9 @@ class PartitionDelivery:
     def launch(self, batch: Batch) -> None:
         """Put a batch in flight, under a number of its own (the next one) unless it has one."""
         if batch.sequence == NO_SEQUENCE and self.identity.idempotent:
-            batch.sequence = sequence = self.next_sequence()
+            if self._generation != self.identity.generation:
+                self._start_generation()
+            batch.sequence = sequence = self._next_sequence
             self._next_sequence = (sequence + batch.record_count) & SEQUENCE_MASK
             self.identity.numbered += 1
         self.in_flight.append(batch)

@@ -56,10 +56,10 @@ class Results:
 
     def _hand_out(self, lane: Lane, batch: Batch) -> None:
         if batch.error is None and batch.parts is None:
-            # The hot loop: about 0.3 us for each future.
+            # The hot loop: about 0.3 us for each future. (No strict zip: its keyword costs a batch of one 0.1 us.)
             topic, partition, offset = lane.topic, lane.partition, batch.base_offset
             step = 1 if offset >= 0 else 0
-            for entry, timestamp_ms in zip(batch.entries, batch.timestamps_ms, strict=True):
+            for entry, timestamp_ms in zip(batch.entries, batch.timestamps_ms):  # noqa: B905
                 if type(entry) is Span:
                     self._call(entry, ((entry.count, offset, None),))
                     offset += entry.count * step

@@ -21,8 +21,8 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clocks."""
 
-    def monotonic_ns(self) -> int:
-        return time.monotonic_ns()
+    # Not wrapped: it is asked several times for each record that is sent.
+    monotonic_ns = staticmethod(time.monotonic_ns)
 
     def time_ms(self) -> int:
         return time.time_ns() // 1_000_000

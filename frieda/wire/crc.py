@@ -14,10 +14,11 @@ _PIECE_BYTES: Final = 32 * 1024
 
 def crc32c(buffer: bytes | bytearray | memoryview, start: int = 0) -> int:
     """The CRC-32C of `buffer[start:]`, 0 to 2**32 - 1. The buffer must be contiguous bytes."""
-    view = memoryview(buffer)
+    view = buffer if type(buffer) is memoryview else memoryview(buffer)
     size = len(view)
     if size - start <= _PIECE_BYTES:
-        return int(extend(0, view[start:].tobytes()))
+        whole: int = extend(0, view[start:].tobytes())
+        return whole
     crc = 0
     for position in range(start, size, _PIECE_BYTES):
         crc = extend(crc, view[position : position + _PIECE_BYTES].tobytes())
