@@ -237,7 +237,8 @@ class VerbsProvider:
     # ---- events
 
     def _event(self) -> None:
-        while take_event(self.verbs, self._channel, self.queue):
+        # One at most is there, since arming asks for one; and to find none is an exception, which takes long.
+        if take_event(self.verbs, self._channel, self.queue):
             self._unacknowledged += 1
         if self._unacknowledged >= ACKNOWLEDGE_EVENTS:
             self.queue.ack_events(self._unacknowledged)
@@ -263,5 +264,5 @@ class VerbsProvider:
             self._engine.note_activity()
         if self._engine.spinning:
             return
-        if found or not self.arm():
+        if found >= POLL_BATCH or not self.arm():
             self._resume()
