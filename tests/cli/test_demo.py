@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,19 +92,21 @@ class RunningDemo:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., RunningDemo]]:
+def start() -> Iterator[Callable[..., RunningDemo]]:
     started: list[RunningDemo] = []
+    # Not pytest's folder, whose name is so long that the path of a Unix socket in it would be too long.
+    with tempfile.TemporaryDirectory(prefix="frieda-") as folder:
 
-    def start_demo(*flags: str) -> RunningDemo:
-        started.append(RunningDemo(tmp_path, *flags))
-        return started[-1]
+        def start_demo(*flags: str) -> RunningDemo:
+            started.append(RunningDemo(Path(folder), *flags))
+            return started[-1]
 
-    yield start_demo
-    for each in started:
-        for pid in each.children():
-            os.kill(pid, signal.SIGKILL)
-        each.process.kill()
-        each.process.communicate()
+        yield start_demo
+        for each in started:
+            for pid in each.children():
+                os.kill(pid, signal.SIGKILL)
+            each.process.kill()
+            each.process.communicate()
 
 
 def test_a_quick_demo_compares_measures_draws_and_tidies(start: Callable[..., RunningDemo]) -> None:
