@@ -19,7 +19,7 @@ COVERAGE_FLOOR ?= 93
 WORKERS ?= 2
 
 # What an environment is made of; the modules with a .pxd are compiled where there is a C compiler.
-COMPILED := $(wildcard frieda/wire/*.pxd)
+COMPILED := $(wildcard frieda/wire/*.pxd frieda/transports/shm/*.pxd)
 MADE_OF := pyproject.toml setup.py .ci/venv $(COMPILED) $(COMPILED:.pxd=.py)
 
 .PHONY: help test demo lint types unit thorough package bench-smoke clean
@@ -79,7 +79,7 @@ bench-smoke: $(TEST)/made  ## one short iteration of every benchmark
 
 clean:  ## remove what was built (not .venv)
 	rm -rf .venvs build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	rm -f .coverage .coverage.* frieda/wire/*.so frieda/wire/*.c
+	rm -f .coverage .coverage.* {frieda/wire,transports/shm}/*.{so,c}
 	find frieda transports clients bench ysb tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(TEST)/made: $(MADE_OF)

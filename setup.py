@@ -1,4 +1,4 @@
-"""Builds the record loops as C extensions where that is possible; everything else is in pyproject.toml.
+"""Builds the record loops and the shm rings as C extensions where that is possible; the rest is in pyproject.toml.
 
 The extensions are optional: they are compiled from the very files that also run as plain Python, so
 without Cython, a C compiler or Python's headers the install succeeds and the plain files are used.
@@ -12,7 +12,12 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-COMPILED_MODULES = ["frieda.wire.murmur2", "frieda.wire.record_writer", "frieda.wire.records"]
+COMPILED_MODULES = [
+    "frieda.transports.shm.ring",
+    "frieda.wire.murmur2",
+    "frieda.wire.record_writer",
+    "frieda.wire.records",
+]
 
 REQUIRED = os.environ.get("FRIEDA_REQUIRE_COMPILED") == "1"
 DIRECTIVES = {

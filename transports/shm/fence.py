@@ -1,9 +1,9 @@
-"""A full memory fence in plain Python, and the argument why the rings are right with it.
+"""A full memory fence in plain Python, and the argument why the rings are right with it, plain and compiled.
 
-The two processes of a connection share words (aligned 4-byte numbers) and payloads. CPython moves an item of a
-cast memoryview with one load or store of its size (Objects/memoryobject.c, unpack_single and pack_single: a
-memcpy of constant size), so a word is never seen half written. What is left is the order in which one side's
-loads and stores become visible to the other. Four orders matter:
+The two processes of a connection share words (aligned 4-byte numbers) and payloads. In plain Python CPython
+moves an item of a cast memoryview with one load or store of its size (Objects/memoryobject.c, unpack_single and
+pack_single: a memcpy of constant size), so a word is never seen half written. What is left is the order in which
+one side's loads and stores become visible to the other. Four orders matter:
 
     A  producer: the payload is stored before the slot's word           (store, store)
     B  consumer: the slot's word is loaded before the payload            (load, load)
@@ -32,6 +32,18 @@ would let what stands around move in between: the lock is therefore held between
 The cost is two calls of C functions: 64 ns measured on an EPYC, where an eventfd write takes 259 ns.
 
 Any other machine is treated as arm64 is.
+
+Compiled (ring.pxd) the rings use no lock: the words are C11's atomics, each load acquires, each store releases,
+and D takes atomic_thread_fence(seq_cst). An atomic of 4 bytes is lock-free, hence good between processes too
+(C17 7.17.5), and neither compiler nor processor may move a copy of a payload across:
+A and B: the store of the slot's word releases the payload to the load that acquires it (7.17.3, synchronizes with).
+C: the same for the store of `consumed` and the producer's load of it, after which it fills the slots again.
+D: both sides store, fence and load; of the two fences one is first in their total order, and what was stored
+   before it is seen by the load after the other (7.17.4).
+x86-64: mov, mov and a lock-prefixed `or` or mfence. arm64: ldar, stlr and dmb ish.
+
+A plain and a compiled end understand each other: either form keeps the four orders on its own side by itself, and
+on both processors all others see the stores of one in one order (they are multi-copy atomic).
 """
 
 from __future__ import annotations
