@@ -6,7 +6,12 @@ from frieda.clock import ManualClock
 from frieda.errors import ConfigError
 from frieda.testing.transport_pair import turns
 from frieda.transports.census import Census
-from frieda.transports.polling import ACTIVITIES_BETWEEN_LOOKS, PollingEngine
+from frieda.transports.polling import (
+    ACTIVITIES_BETWEEN_LOOKS,
+    GAP_NS,
+    TICKS_BETWEEN_LOOKS,
+    PollingEngine,
+)
 from frieda.transports.spin_policy import CALM_NS, INTERVAL_NS, SpinInterval, SpinPolicy
 
 WINDOW_US = 2000
@@ -240,6 +245,35 @@ async def test_losing_the_core_in_many_short_spins_makes_it_sleep_too(
         clock.advance(0.001)
     assert engine.statistics.fallbacks == {"preempted": 1}
     assert 10 <= engine.statistics.spins <= 20
+
+
+async def test_a_spinner_looks_at_itself_seldom_until_time_is_missing_and_then_closely(
+    make_engine, clock, monkeypatch
+):
+    looks = []
+
+    def usage(_):
+        looks.append(clock.monotonic_ns())
+        return type("Usage", (), {"ru_nivcsw": 0, "ru_nvcsw": 0})
+
+    async def spin(seconds):
+        before = len(looks)
+        for _ in range(round(seconds / 0.0005)):
+            clock.advance(0.0005)  # less than a gap
+            engine.note_activity()
+            await turns(TICKS_BETWEEN_LOOKS)
+        return len(looks) - before
+
+    monkeypatch.setattr("frieda.transports.polling.resource.getrusage", usage)
+    monkeypatch.setattr("frieda.transports.polling.time.thread_time_ns", clock.monotonic_ns)
+    engine = make_engine()
+    engine.start()
+    await spin(0.01)
+    assert await spin(0.2) <= 1
+    clock.advance(2 * GAP_NS / 1e9)
+    assert 5 <= await spin(0.2) <= 11
+    await spin(0.1)
+    assert await spin(0.2) <= 1
 
 
 async def test_sources_are_polled_while_spinning_and_armed_before_sleeping(make_engine, clock):
