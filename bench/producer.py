@@ -25,6 +25,7 @@ from frieda.bench.report import Progress, Result
 from frieda.bench.worker import Channel
 from frieda.clients.admin import Admin
 from frieda.clients.producer import Producer
+from frieda.clients.runtime import running_engine
 from frieda.errors import (
     BrokerError,
     BufferFullError,
@@ -323,7 +324,7 @@ class LoadedProducer:
 
     async def _open_loop(self, start_ns: int) -> None:
         times_ns = (start_ns + time_ns for time_ns in self._share.intended_times_ns())
-        pacer = Pacer(times_ns, self._send_intended)
+        pacer = Pacer(times_ns, self._send_intended, running_engine())
         self._pump = pacer.pump
         try:
             pacer.pump()

@@ -45,6 +45,12 @@ _engines: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, int], _Sh
 )
 
 
+def running_engine() -> PollingEngine | None:
+    """The engine that drives the running loop for the clients on it, if there is exactly one."""
+    engines = _engines.get(asyncio.get_running_loop(), {})
+    return next(iter(engines.values())).engine if len(engines) == 1 else None
+
+
 class LoopRuntime:
     """A share of the loop's engine, and a pool and transports of its own. Owner: a Network, which releases it."""
 

@@ -34,8 +34,8 @@ TICKS_BETWEEN_LOOKS: Final = 16
 """The clock is read every so many ticks (a tick costs about 0.5 us on uvloop)."""
 ACTIVITIES_BETWEEN_LOOKS: Final = 8
 """While spinning is barred, every so many messages."""
-INNER_SPIN_NS: Final = 100_000
-"""How long one tick polls the sources before the sockets get their turn."""
+INNER_SPIN_NS: Final = 50_000
+"""How long one tick polls the sources before the sockets, and the user's own timers, get their turn."""
 LOOK_NS: Final = 20_000_000
 """How often a loop that spins says so in the census and looks for others.
 
@@ -134,6 +134,7 @@ class PollingEngine:
         self._next_self_look_ns = 0
         self._thread_work = 0
         self._sources: tuple[PollSource, ...] = ()
+        self._inner_sources: tuple[PollSource, ...] = ()
         self._context = Context()  # one for all ticks: copying the caller's on each costs time
         self._spins = self._sleeps = 0
         self._fallbacks: dict[str, int] = {}
@@ -176,9 +177,15 @@ class PollingEngine:
             self._fall_asleep()
             self.note_activity()
 
-    def add_source(self, source: PollSource) -> None:
-        """Poll `source` too while spinning, and arm it before sleeping (always, in event mode)."""
+    def add_source(self, source: PollSource, *, inner: bool = True) -> None:
+        """Poll `source` too while spinning, and arm it before sleeping (always, in event mode).
+
+        `inner`: it is worth keeping the sockets waiting for a while (INNER_SPIN_NS); else it is polled
+        once a turn, and within the inner spins of others.
+        """
         self._sources += (source,)
+        if inner:
+            self._inner_sources += (source,)
         if self._state is not EngineState.SPINNING:
             self._arm(source)
         self.note_activity()
@@ -186,13 +193,14 @@ class PollingEngine:
     def remove_source(self, source: PollSource) -> None:
         """Poll it no longer. May be called for one that is not there."""
         self._sources = tuple(each for each in self._sources if each is not source)
+        self._inner_sources = tuple(each for each in self._inner_sources if each is not source)
 
     def close(self) -> None:
         """Stop driving the loop and leave the census. May be repeated."""
         self._state = EngineState.STOPPED
         self._asleep = False
         self._countdown = 1  # a tick that is due ends the spin
-        self._sources = ()
+        self._sources = self._inner_sources = ()
         if self._census is not None:
             self._census.close()
 
@@ -313,7 +321,7 @@ class PollingEngine:
             if found:
                 self._active = True
                 return
-            if self._active or self._thread_work:
+            if self._active or self._thread_work or not self._inner_sources:
                 return
             now_ns = self._now_ns()
             if not deadline_ns:

@@ -6,12 +6,15 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import pytest
 import uvloop
 
 from frieda.bench.pacer import Pacer
+from frieda.config import PollingMode
+from frieda.transports.polling import PollingEngine
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
@@ -95,3 +98,40 @@ def test_sending_may_close_the_pacer() -> None:
         pacer.pump()
 
     run(asyncio.new_event_loop, main())
+
+
+@pytest.mark.parametrize("mode", ["event", "adaptive", "busy"])
+def test_times_are_kept_whether_the_loop_spins_or_sleeps(mode: PollingMode) -> None:
+    """The steps are longer than the spin window and shorter: the engine falls asleep between some of them."""
+    sent: list[tuple[int, int]] = []
+    steps_ns = [200_000] * 40 + [4_000_000] * 10 + [200_000] * 40
+    times_ns = list(accumulate(steps_ns, initial=time.monotonic_ns()))
+
+    async def main() -> None:
+        engine = PollingEngine(mode)
+        engine.start()
+        done = asyncio.Event()
+
+        def send(intended_ns: int) -> bool:
+            engine.note_activity()
+            if len(sent) % 3 == 1 and not refused.pop():
+                refused.append(True)
+                asyncio.get_running_loop().call_soon(pacer.pump)
+                return False
+            refused[:] = [False]
+            sent.append((intended_ns, time.monotonic_ns()))
+            if len(sent) == len(times_ns):
+                done.set()
+            return True
+
+        refused = [False]
+        pacer = Pacer(iter(times_ns), send, engine)
+        pacer.pump()
+        await done.wait()
+        pacer.close()
+        pacer.close()
+        engine.close()
+
+    run(uvloop.new_event_loop, main())
+    assert [intended for intended, _ in sent] == times_ns
+    assert all(actual >= intended for intended, actual in sent)

@@ -276,6 +276,24 @@ async def test_a_spinner_looks_at_itself_seldom_until_time_is_missing_and_then_c
     assert await spin(0.2) <= 1
 
 
+async def test_a_source_that_needs_no_inner_spin_is_polled_once_a_turn(make_engine, clock):
+    engine = make_engine("busy")
+    patient, eager = Source(clock), Source(clock)
+    engine.start()
+    engine.add_source(patient, inner=False)
+    await turns(50)
+    assert patient.polls <= 52
+    engine.add_source(eager)
+    before = patient.polls
+    await turns(50)
+    assert patient.polls - before >= 60
+    assert eager.polls >= 60
+    engine.remove_source(eager)
+    before = patient.polls
+    await turns(50)
+    assert patient.polls - before <= 52
+
+
 async def test_sources_are_polled_while_spinning_and_armed_before_sleeping(make_engine, clock):
     engine = make_engine()
     source = Source(clock)
