@@ -153,9 +153,7 @@ def run(
     Raises MachineError when the machine cannot be built, ends without an exit code, or outlives `deadline_s`.
     """
     if kernel is None:
-        kernel = Kernel(CACHE)
-        kernel.fetch()
-        kernel.build_initramfs()
+        kernel = _current_kernel()
     variables = {
         "HOME": "/root",
         "PATH": os.environ.get("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
@@ -208,6 +206,20 @@ def run(
     return int(code.read_text())
 
 
+def _current_kernel() -> Kernel:
+    try:
+        kernel = Kernel(CACHE)
+        kernel.fetch()
+    except MachineError:
+        if os.geteuid() != 0:
+            raise
+        _checked(["apt-get", "update", "-qq"])  # what apt knows is too old for the mirror
+        kernel = Kernel(CACHE)
+        kernel.fetch()
+    kernel.build_initramfs()
+    return kernel
+
+
 def _printable(line: bytes) -> str:
     """A line of the console without what a serial line adds: carriage returns and the firmware's escapes."""
     text = line.decode(errors="replace").rstrip("\r\n")
@@ -216,19 +228,12 @@ def _printable(line: bytes) -> str:
 
 def _kernel_package() -> str:
     """The package that `linux-image-amd64` stands for now."""
-    found = re.search(r"Depends: (linux-image-\S+)", _depends())
-    if found is None:
-        if os.geteuid() == 0:
-            _checked(["apt-get", "update", "-qq"])
-        found = re.search(r"Depends: (linux-image-\S+)", _depends())
+    asked = ["apt-cache", "depends", "--important", "linux-image-amd64"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    found = re.search(r"Depends: (linux-image-\S+)", answer)
     if found is None:
         raise MachineError("apt knows no package linux-image-amd64; run  apt-get update  as root")
     return found[1]
-
-
-def _depends() -> str:
-    asked = ["apt-cache", "depends", "--important", "linux-image-amd64"]
-    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout
 
 
 def _checked(command: Sequence[str], cwd: Path | None = None) -> str:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import ExitStack
 from typing import Any, Final, Protocol
 
 from frieda.errors import ConfigError, TransportError
@@ -80,27 +81,24 @@ class VerbsProvider:
         self._reserved = 0
         self._open = False
         self._wanted = True
-        try:
-            self.context: Any = verbs.Context(name=route.device)
-        except verbs.error as error:
-            raise TransportError(
-                f"the device {route.device} cannot be opened: {reason_of(error)}"
-            ) from error
-        try:
-            self.attributes: Any = self.context.query_device()
-            self.domain: Any = verbs.PD(self.context)
-            self._channel, self._descriptor = make_channel(verbs, self.context)
-            self._capacity = min(FIRST_CAPACITY, self.attributes.max_cqe)
-            self.queue: Any = verbs.CQ(self.context, self._capacity, None, self._channel, 0)
-            self.pool_regions = PoolRegions(verbs, self.domain, runtime.pool.regions)
-        except verbs.error as error:
-            self.context.close()
-            raise TransportError(
-                f"the device {route.device} cannot be used: {reason_of(error)}"
-            ) from error
-        except BaseException:
-            self.context.close()
-            raise
+        with ExitStack() as undo:
+            try:
+                self.context: Any = verbs.Context(name=route.device)
+                undo.callback(self.context.close)
+                self.attributes: Any = self.context.query_device()
+                self.domain: Any = verbs.PD(self.context)
+                undo.callback(self.domain.close)
+                self._channel, self._descriptor = make_channel(verbs, self.context)
+                undo.callback(self._channel.close)
+                self._capacity = min(FIRST_CAPACITY, self.attributes.max_cqe)
+                self.queue: Any = verbs.CQ(self.context, self._capacity, None, self._channel, 0)
+                undo.callback(self.queue.close)
+                self.pool_regions = PoolRegions(verbs, self.domain, runtime.pool.regions)
+                self._close_all = undo.pop_all().close
+            except verbs.error as error:
+                raise TransportError(
+                    f"the device {route.device} cannot be opened: {reason_of(error)}"
+                ) from error
         self._open = True
         self._loop.add_reader(self._descriptor, self._event)
         self._engine.add_source(self)
@@ -132,10 +130,7 @@ class VerbsProvider:
             self._loop.remove_reader(self._descriptor)
             self._set_aside.clear()
             self.pool_regions.close()
-            self.queue.close()  # it acknowledges the rest of its events
-            self._channel.close()
-            self.domain.close()
-            self.context.close()
+            self._close_all()  # the queue acknowledges the rest of its events
 
     # ---- queue pairs
 

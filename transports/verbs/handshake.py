@@ -41,9 +41,9 @@ async def connect(provider: VerbsProvider, link: Link, ours: ChannelLimits) -> V
 
     Raises ConnectError (refused), RemoteProtocolError, BrokenError, TransportError, ConfigError (no memory).
     """
-    ours = _possible(provider, ours)
     with ExitStack() as undo:
         undo.callback(link.close)
+        ours = _possible(provider, ours)
         pair = VerbsQueuePair(provider, ours)
         undo.callback(pair.close)
         await link.send(Hello(provider=PROVIDER, limits=ours, fields=pair.fields))
