@@ -89,6 +89,7 @@ PURE = (
     "frieda.transports.shm.layout",
     "frieda.transports.shm.ring",
     "frieda.transports.shm.sources",
+    "frieda.transports.verbs.choice",
     "frieda.transports.spin_policy",
     "frieda.storage.producer_state",
     "frieda.broker.parking",
