@@ -31,7 +31,8 @@ from frieda.transports.base import (
     TransportRuntime,
 )
 from frieda.transports.buffers import Lease
-from frieda.transports.rdma.connection import RdmaConnection, RdmaShare
+from frieda.transports.rdma.connection import RdmaShare
+from frieda.transports.rdma.endpoint import adopt
 from frieda.transports.rdma.provider import (
     ChannelLimits,
     CompletionHandler,
@@ -377,8 +378,7 @@ class FakeTransport(Transport):
     async def connect(
         self, url: str, make_receiver: MakeReceiver, *, timeout_s: float = 10.0
     ) -> Connection:
-        connection = RdmaConnection(self.connect_queue_pair(url), self._share)
-        connection.ready(make_receiver)
+        connection = adopt(self.connect_queue_pair(url), self._share, make_receiver)
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
@@ -431,8 +431,7 @@ class FakeListener(Listener):
         if _names().get(self._name) is not self:
             queue_pair.close()
             return
-        connection = RdmaConnection(queue_pair, self.transport._share)
-        connection.ready(self._make_receiver)
+        adopt(queue_pair, self.transport._share, self._make_receiver)
 
 
 _listeners: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, FakeListener]] = (

@@ -10,16 +10,15 @@ the buffer pool is closed.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
-from frieda.errors import ConnectError, ProtocolError, TransportError
+from frieda.errors import ConnectError
 from frieda.transports.address import join_host_port
-from frieda.transports.base import Connection, Listener, Receiver, Transport, TransportRuntime
-from frieda.transports.rdma.bootstrap import check_limits
-from frieda.transports.rdma.connection import RdmaConnection, RdmaShare
+from frieda.transports.base import Connection, Listener, Transport, TransportRuntime
+from frieda.transports.rdma.connection import RdmaShare
+from frieda.transports.rdma.endpoint import MakeReceiver, adopt, connecting, offered_limits
 from frieda.transports.rdma.link import Link, LinkListener
 from frieda.transports.rdma.provider import ChannelLimits
 from frieda.transports.sockets import connected_socket, listening_sockets
@@ -30,7 +29,6 @@ from frieda.transports.verbs.completion import VerbsProvider
 from frieda.transports.verbs.devices import read_devices
 from frieda.transports.verbs.queue_pair import VerbsQueuePair
 
-MakeReceiver = Callable[[Connection], Receiver]
 Handshake = Callable[[VerbsProvider, Link, ChannelLimits], Awaitable[VerbsQueuePair]]
 
 _ANY: Final = ("0.0.0.0", "::")
@@ -47,14 +45,7 @@ class VerbsTransport(Transport):
         self._verbs = load()
         self._share = RdmaShare(runtime)
         self._providers: list[VerbsProvider] = []
-        self._limits = check_limits(
-            ChannelLimits(
-                slot_bytes=runtime.rdma.slot_bytes,
-                window=runtime.rdma.window,
-                source_bytes=runtime.rdma.source_bytes,
-                max_message_bytes=runtime.limits.max_message_bytes,
-            )
-        )
+        self._limits = offered_limits(runtime)
 
     async def connect(
         self, url: str, make_receiver: MakeReceiver, *, timeout_s: float = 10.0
@@ -62,17 +53,10 @@ class VerbsTransport(Transport):
         (host, port), wish = parse_url(url)
         if port == 0:
             raise ConnectError(f"{url}: port 0 cannot be connected to")
-        try:
-            async with asyncio.timeout(timeout_s):
-                sock = await connected_socket(url, host, port)
-                pair = await self._shake_hands(handshake.connect, sock, wish, url)
-        except TimeoutError:
-            raise ConnectError(f"{url}: no connection within {timeout_s:g} s") from None
-        except (TransportError, ProtocolError) as error:
-            if isinstance(error, ConnectError) and url in str(error):
-                raise
-            raise ConnectError(f"{url}: cannot connect: {error}") from error
-        return self._adopt(pair, make_receiver)
+        async with connecting(url, timeout_s):
+            sock = await connected_socket(url, host, port)
+            pair = await self._shake_hands(handshake.connect, sock, wish, url)
+        return adopt(pair, self._share, make_receiver)
 
     async def listen(self, url: str, make_receiver: MakeReceiver) -> Listener:
         (host, port), wish = parse_url(url)
@@ -87,7 +71,7 @@ class VerbsTransport(Transport):
 
         async def accept(sock: socket.socket, _: object) -> None:
             pair = await self._shake_hands(handshake.accept, sock, wish, url)
-            self._adopt(pair, make_receiver)
+            adopt(pair, self._share, make_receiver)
 
         real_port = sockets[0].getsockname()[1]
         links = LinkListener(sockets, url, accept)
@@ -126,15 +110,6 @@ class VerbsTransport(Transport):
         provider = VerbsProvider(self._verbs, self.runtime, route)
         self._providers.append(provider)
         return provider
-
-    def _adopt(self, pair: VerbsQueuePair, make_receiver: MakeReceiver) -> Connection:
-        try:
-            connection = RdmaConnection(pair, self._share)
-        except BaseException:
-            pair.close()
-            raise
-        connection.ready(make_receiver)
-        return connection
 
 
 class VerbsListener(Listener):
