@@ -16,6 +16,7 @@ from frieda.clients.dialer import Tasks, shared
 from frieda.clients.routes import AUTO, Route, Standpoint, plan_route
 from frieda.errors import ConnectError, FriedaError
 from frieda.host import host_identity
+from frieda.transports.address import scheme_of
 
 if TYPE_CHECKING:
     from frieda.clients.connection import BrokerConnection
@@ -66,7 +67,7 @@ class Router:
         self._may_move = may_move
         self._moved = moved
         self._schemes: Collection[str] = ()
-        self._came_by = frozenset(url.partition("://")[0].lower() for url in dialer.bootstrap)
+        self._came_by = frozenset(scheme_of(url) for url in dialer.bootstrap)
         self._choosing: Tasks = {}
         self._chosen: dict[object, BrokerConnection] = {}
         self._since_ns: dict[str, int] = {}

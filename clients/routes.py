@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from frieda.errors import ConfigError
-from frieda.transports.address import join_host_port, parse_host_port
+from frieda.transports.address import join_host_port, parse_host_port, scheme_of
 
 if TYPE_CHECKING:
     from frieda.clients.metadata import Place
@@ -49,39 +49,35 @@ def check_transport(transport: str, schemes: Sequence[str]) -> None:
 def plan_route(transport: str, place: Place, known_as: str | None, me: Standpoint) -> Route:
     """What to try for the broker (or the endpoints) at `place`, which was reached before at `known_as`."""
     told = [_reachable(url, me.near) for url in place.listeners]
-    told.sort(key=lambda url: _scheme(url) not in me.came_by)
+    told.sort(key=lambda url: scheme_of(url) not in me.came_by)
     every = tuple(dict.fromkeys((known_as, *told) if known_as is not None else told))
-    spoken = tuple(url for url in every if _scheme(url) in me.schemes)
+    spoken = tuple(url for url in every if scheme_of(url) in me.schemes)
     if transport != AUTO:
-        return Route(tuple(url for url in spoken if _scheme(url) == transport), ())
-    if not spoken or _scheme(spoken[0]) != "tcp":
+        return Route(tuple(url for url in spoken if scheme_of(url) == transport), ())
+    if not spoken or scheme_of(spoken[0]) != "tcp":
         return Route(spoken, ())  # another scheme than TCP was somebody's choice
     near_enough = me.identity != "" and me.identity == place.host
-    shm = [url for url in spoken if _scheme(url) == "shm" and near_enough]
-    verbs = [url for url in spoken if _scheme(url) == "verbs"]
+    shm = [url for url in spoken if scheme_of(url) == "shm" and near_enough]
+    verbs = [url for url in spoken if scheme_of(url) == "verbs"]
     better = (*shm, *verbs)
-    return Route(tuple(url for url in spoken if _scheme(url) not in ("shm", "verbs")), better)
-
-
-def _scheme(url: str) -> str:
-    return url.partition("://")[0].lower()
+    return Route(tuple(url for url in spoken if scheme_of(url) not in ("shm", "verbs")), better)
 
 
 def _reachable(url: str, near: str) -> str:
     """A listener on all interfaces is at the host that the broker was reached by."""
-    if _scheme(url) not in ("tcp", "verbs"):
+    if scheme_of(url) not in ("tcp", "verbs"):
         return url
     try:
         host, port = parse_host_port(url)
     except ConfigError:
         return url  # whoever connects to it says what is wrong
-    return join_host_port(_scheme(url), near, port) if host in _ANY_HOST else url
+    return join_host_port(scheme_of(url), near, port) if host in _ANY_HOST else url
 
 
 def host_of(urls: Sequence[str]) -> str:
     """The host of the first of `urls` that names one; the loopback address when all are paths."""
     for url in urls:
-        if _scheme(url) in ("tcp", "verbs"):
+        if scheme_of(url) in ("tcp", "verbs"):
             try:
                 return parse_host_port(url.partition("?")[0]).host
             except ConfigError:

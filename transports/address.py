@@ -31,6 +31,12 @@ def split_url(url: str) -> tuple[str, str]:
     return scheme.lower(), rest
 
 
+def scheme_of(url: str) -> str:
+    """The scheme (lower case) of what may not be a URL at all; empty when it has none."""
+    scheme, separator, _ = url.partition("://")
+    return scheme.lower() if separator else ""
+
+
 def parse_host_port(url: str) -> HostPort:
     """The host and port of `scheme://host:port`. Raises ConfigError, naming the url and what is wrong."""
     scheme, rest = split_url(url)
