@@ -21,39 +21,24 @@ unread bytes lie in it would make the kernel throw away what it has not sent yet
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from enum import Enum
 from typing import Final
 
-from frieda.errors import (
-    BrokenError,
-    ClosedError,
-    LocalProtocolError,
-    RemoteProtocolError,
-    TransportError,
-)
+from frieda.errors import BrokenError, RemoteProtocolError, TransportError
 from frieda.transports.base import Bytes, Connection, Receiver, TransportRuntime
 from frieda.transports.buffers import BufferWaiter, Lease
 from frieda.transports.deadlines import DeadlineSweep
 from frieda.transports.framing import FrameAssembler, pack_size
 from frieda.transports.holding import HeldSends
+from frieda.transports.queued import LINGER_S, QueuedConnection
 from frieda.transports.runtime import check_largest_buffer
 from frieda.transports.sendqueue import SendQueue
 from frieda.transports.wire import GONE, Wire, nobody
 
 JOIN_BYTES: Final = 4096
 """Up to this size a message is copied into one piece, which costs less than a vectored write."""
-LINGER_S: Final = 1.0
-"""How long a closed connection waits for the peer's end after its own."""
 SHARED_BUFFER_BYTES: Final = 128 * 1024
 """The receive buffer that all connections of one transport share."""
-
-
-class _State(Enum):
-    OPEN = "open"
-    CLOSING = "closing"
-    ENDED = "ended"
 
 
 class StreamShare:
@@ -68,7 +53,7 @@ class StreamShare:
         self.deadlines = DeadlineSweep(min(limits.message_timeout_s, limits.write_timeout_s))
 
 
-class StreamConnection(Connection):
+class StreamConnection(QueuedConnection):
     """One connection over a `Wire`. The wire calls the methods under "from the wire"."""
 
     def __init__(self, wire: Wire, share: StreamShare) -> None:
@@ -77,37 +62,19 @@ class StreamConnection(Connection):
         self.assembler = FrameAssembler(
             share.shared_buffer, runtime.pool, limits.max_message_bytes, nobody
         )
+        super().__init__("a peer", limits, limits.max_message_bytes, share.deadlines)
         self._wire = wire
-        self._deadlines = deadlines = share.deadlines
         self._pool = runtime.pool
-        self._loop = asyncio.get_running_loop()
-        self._receiver: Receiver | None = None
-        self._peer = "a peer"
         self._note_activity = runtime.engine.note_activity
         self._write = wire.write
-        self._max_message_bytes = limits.max_message_bytes
-        self._high_water_bytes = limits.high_water_bytes
-        self._hard_limit_bytes = max(limits.hard_limit_bytes, 2 * limits.max_message_bytes)
-        self._message_timeout_s = limits.message_timeout_s
-        self._message_sweeps = deadlines.sweeps_in(limits.message_timeout_s)
-        self._write_timeout_s = limits.write_timeout_s
-        self._write_sweeps = deadlines.sweeps_in(limits.write_timeout_s)
         self._queue = SendQueue()
-        self._state = _State.OPEN
-        self._error: TransportError | None = None
-        self._closed_by_us = False
-        self._lost = asyncio.Event()
-        self._sending_paused = False
         self._receiving_paused = False
         self._resume_scheduled = False
         self._pool_waiter: BufferWaiter | None = None
         self._message_since = 0  # the sweep before the message that is under way; 0: none is
         self._message_begun = 0  # which one that is
-        self._write_since = 0  # the sweep before the queue last made progress; 0: nothing is queued
-        self._linger: asyncio.TimerHandle | None = None
-        hold_s = runtime.send_hold_s
-        self._held = HeldSends(hold_s, self._let_go) if hold_s else None
-        if hold_s:
+        if runtime.send_hold_s:
+            self._held = HeldSends(runtime.send_hold_s, self._let_go)
             self.send = self._hold  # type: ignore[method-assign]  # the usual one pays nothing for it
 
     # ---- Connection
@@ -115,7 +82,7 @@ class StreamConnection(Connection):
     def send(self, head: Bytes, body: Bytes | None = None, lease: Lease | None = None) -> None:
         # Flat, because every acknowledged produce passes here twice.
         size = len(head) if body is None else len(head) + len(body)
-        if self._state is not _State.OPEN or not 0 < size <= self._max_message_bytes:
+        if not self._open or not 0 < size <= self._max_message_bytes:
             self._refuse(size, lease)
         self._note_activity()
         rest: Bytes | None = None
@@ -154,14 +121,14 @@ class StreamConnection(Connection):
             queue.append(rest, lease, taken)
         if was_empty:
             self._wait_for_room()
-        self._check_queue()
+        self._check_queue(self._queue.queued_bytes)
 
     @property
     def queued_bytes(self) -> int:
         return self._queue.queued_bytes
 
     def pause_receiving(self) -> None:
-        if self._state is _State.OPEN:
+        if self._open:
             self._receiving_paused = True
             self.assembler.hold()
             self._wire.set_reading(False)
@@ -169,31 +136,9 @@ class StreamConnection(Connection):
     def resume_receiving(self) -> None:
         if self._receiving_paused:
             self._receiving_paused = False
-            if self._state is _State.OPEN:
+            if self._open:
                 self.assembler.unhold()
                 self._schedule_resume()
-
-    async def close(self, timeout_s: float = 5.0) -> None:
-        if self._state is _State.OPEN:
-            self._begin_close()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._lost.wait()
-        except TimeoutError:
-            self.abort()
-            await self._lost.wait()
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-
-    def abort(self) -> None:
-        if self._state is not _State.ENDED:
-            self._closed_by_us = True
-            self._end(None)
-
-    @property
-    def peer(self) -> str:
-        return self._peer
 
     # ---- from the wire, always on the event loop
 
@@ -218,7 +163,7 @@ class StreamConnection(Connection):
 
     def peer_ended(self) -> None:
         """The peer sends nothing more."""
-        if self._state is _State.OPEN and self.assembler.mid_message:
+        if self._open and self.assembler.mid_message:
             self._end(BrokenError(f"{self._peer} ended the connection in the middle of a message"))
         else:
             self._end(None)
@@ -227,9 +172,9 @@ class StreamConnection(Connection):
         """The wire is gone: the last call."""
         if self._lost.is_set():
             return
-        if self._state is not _State.ENDED:
+        if not self._ended:
             broken = None
-            if error is not None and self._state is _State.OPEN:
+            if error is not None and self._open:
                 broken = BrokenError(f"the connection to {self._peer} was lost: {error}")
                 broken.__cause__ = error
             self._end(broken)
@@ -245,52 +190,17 @@ class StreamConnection(Connection):
 
     def check_deadlines(self) -> bool:
         """Break the connection when it is past a deadline; False when there is none to keep."""
-        if self._state is _State.ENDED:
+        if self._ended:
             return False
         sweeps, since = self._deadlines.sweeps, self._message_since
         if since and self.assembler.can_read and sweeps - since >= self._message_sweeps:
             self._pool.late_messages += self.assembler.holds_buffer
-            text = (
-                f"a message from {self._peer} was not complete within {self._message_timeout_s:g} s"
-            )
-            self._break(BrokenError(text))
-        elif self._write_since and sweeps - self._write_since >= self._write_sweeps:
-            self._break(
-                BrokenError(
-                    f"{self._peer} took none of {self.queued_bytes} queued bytes "
-                    f"for {self._write_timeout_s:g} s"
-                )
-            )
+            self._message_late()
+        else:
+            self._check_progress()
         return bool(self._message_since or self._write_since)
 
     # ---- sending
-
-    def _refuse(self, size: int, lease: Lease | None) -> None:
-        if lease is not None:
-            lease.release()
-        if self._state is not _State.OPEN:
-            if self._closed_by_us:
-                raise ClosedError(f"the connection to {self._peer} was closed here")
-            raise BrokenError(str(self._error or f"{self._peer} ended the connection"))
-        if size == 0:
-            raise LocalProtocolError("an empty message cannot be sent")
-        raise LocalProtocolError(
-            f"a message of {size} bytes cannot be sent; at most {self._max_message_bytes} are allowed"
-        )
-
-    def _check_queue(self) -> None:
-        queued = self._queue.queued_bytes
-        if queued > self._hard_limit_bytes:
-            self._break(
-                BrokenError(
-                    f"{queued} bytes are queued for {self._peer}, which does not take them; "
-                    f"the limit is {self._hard_limit_bytes}"
-                )
-            )
-        elif queued > self._high_water_bytes and not self._sending_paused:
-            self._sending_paused = True
-            if self._receiver is not None:
-                self._receiver.sending_paused()
 
     def _wait_for_room(self) -> None:
         """The wire is full: go on when it is not."""
@@ -316,20 +226,15 @@ class StreamConnection(Connection):
             return
         self._write_since = 0
         self._wire.watch_writable(None)
-        if self._state is _State.CLOSING:
+        if self._open:
+            self._resume_sending()
+        else:
             self._end_output()
-        elif self._sending_paused and self._state is _State.OPEN:
-            self._sending_paused = False
-            if self._receiver is not None:
-                try:
-                    self._receiver.sending_resumed()
-                except Exception as error:  # noqa: BLE001 - ends this connection only
-                    self._receiving_failed(error)
 
     def _hold(self, head: Bytes, body: Bytes | None = None, lease: Lease | None = None) -> None:
         """`send` without eager flush."""
         size = len(head) if body is None else len(head) + len(body)
-        if self._state is not _State.OPEN or not 0 < size <= self._max_message_bytes:
+        if not self._open or not 0 < size <= self._max_message_bytes:
             self._refuse(size, lease)
         self._note_activity()
         self._queue.append(pack_size(size) + head, lease if body is None else None)
@@ -337,7 +242,7 @@ class StreamConnection(Connection):
             self._queue.append(body, lease)
         if self._held is not None and not self._write_since:
             self._held.grew(self._queue.queued_bytes)
-        self._check_queue()
+        self._check_queue(self._queue.queued_bytes)
 
     def _let_go(self) -> None:
         """Hand over what was held, all together."""
@@ -357,7 +262,7 @@ class StreamConnection(Connection):
 
     def _after_delivery(self) -> None:
         """Keep the deadline of the message under way, and read on only where there is room."""
-        if self._state is not _State.OPEN:
+        if not self._open:
             return
         assembler = self.assembler
         if not assembler.mid_message:
@@ -384,7 +289,7 @@ class StreamConnection(Connection):
 
     def _resume(self) -> None:
         self._resume_scheduled = False
-        if self._state is not _State.OPEN or self._receiving_paused:
+        if not self._open or self._receiving_paused:
             return
         assembler = self.assembler
         try:
@@ -401,7 +306,7 @@ class StreamConnection(Connection):
     def _begin_close(self) -> None:
         if self._held is not None:
             self._held.now()
-        self._state = _State.CLOSING
+        self._open = False
         self._closed_by_us = True
         self._stop_receiving()
         self._wire.set_reading(True)  # what still comes is thrown away, and the peer's end is seen
@@ -416,28 +321,15 @@ class StreamConnection(Connection):
         else:
             self._linger = self._loop.call_later(LINGER_S, self._end, None)
 
-    def _break(self, error: TransportError, cause: Exception | None = None) -> None:
-        if self._state is not _State.ENDED:
-            error.__cause__ = cause
-            self._end(None if self._closed_by_us else error)
-
     def _end(self, error: TransportError | None) -> None:
         """From here on nothing is sent or delivered; every lease is given back."""
-        if self._state is _State.ENDED:
+        if self._ended:
             return
-        self._state = _State.ENDED
-        self._error = error
+        self._enter_end(error)
         if self._write_since:
             self._write_since = 0
             self._wire.watch_writable(None)
-        if self._linger is not None:
-            self._linger.cancel()
-        if self._held is not None:
-            self._held.cancel()
-            self._held = None
-            del self.send  # it ties this object into a cycle
         self._stop_receiving()
-        self._deadlines.forget(self)
         self._queue.discard()
         self._wire.abort()
 

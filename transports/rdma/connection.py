@@ -22,28 +22,19 @@ later turn of the loop, because its slots may lie under a delivery that is furth
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from frieda.errors import (
-    BrokenError,
-    ClosedError,
-    LocalProtocolError,
-    RemoteProtocolError,
-    TransportError,
-)
+from frieda.errors import BrokenError, RemoteProtocolError, TransportError
 from frieda.transports.base import Bytes, Connection, Receiver, TransportRuntime
 from frieda.transports.buffers import Lease
 from frieda.transports.deadlines import DeadlineSweep
 from frieda.transports.holding import HeldSends
+from frieda.transports.queued import LINGER_S, QueuedConnection
 from frieda.transports.rdma.channel import Channel
 from frieda.transports.rdma.provider import QueuePair
 from frieda.transports.runtime import check_largest_buffer
 from frieda.transports.wire import nobody
-
-LINGER_S: Final = 1.0
-"""How long a closed connection waits for the peer to go after CLOSE."""
 
 
 class RdmaShare:
@@ -61,32 +52,14 @@ class RdmaShare:
         self.deadlines = DeadlineSweep(min(limits.message_timeout_s, limits.write_timeout_s))
 
 
-class RdmaConnection(Connection):
+class RdmaConnection(QueuedConnection):
     """One connection over a queue pair, which it owns. Raises ConfigError for limits that no channel works with."""
 
     def __init__(self, queue_pair: QueuePair, share: RdmaShare) -> None:
         runtime = share.runtime
-        limits = runtime.limits
-        self._loop = asyncio.get_running_loop()
-        self._peer = queue_pair.peer
-        self._deadlines = deadlines = share.deadlines
-        self._receiver: Receiver | None = None
-        self._max_message_bytes = queue_pair.limits.max_message_bytes
-        self._high_water_bytes = limits.high_water_bytes
-        self._hard_limit_bytes = max(limits.hard_limit_bytes, 2 * limits.max_message_bytes)
-        self._message_timeout_s = limits.message_timeout_s
-        self._message_sweeps = deadlines.sweeps_in(limits.message_timeout_s)
-        self._write_timeout_s = limits.write_timeout_s
-        self._write_sweeps = deadlines.sweeps_in(limits.write_timeout_s)
-        self._open = True
-        self._ended = False  # neither: CLOSING
-        self._error: TransportError | None = None
-        self._closed_by_us = False
-        self._lost = asyncio.Event()
-        self._sending_paused = False
-        self._write_since = 0  # the sweep before the queue last moved; 0: nothing is queued
-        self._progress = 0  # of the channel, at that sweep
-        self._linger: asyncio.TimerHandle | None = None
+        most_bytes = queue_pair.limits.max_message_bytes
+        super().__init__(queue_pair.peer, runtime.limits, most_bytes, share.deadlines)
+        self._progress = 0  # of the channel, at the sweep `_write_since`
         self._channel = Channel(
             queue_pair,
             runtime.pool,
@@ -97,7 +70,6 @@ class RdmaConnection(Connection):
             defer=self._loop.call_soon,
         )
         self._sender = self._channel.sender
-        self._held: HeldSends | None = None
         if runtime.send_hold_s:
             self._held = HeldSends(runtime.send_hold_s, self._sender.try_pump)
             self.send = self._hold  # type: ignore[method-assign]  # the usual one pays nothing for it
@@ -119,11 +91,7 @@ class RdmaConnection(Connection):
         if self._open:
             self._sender.send(head, body, lease)
             return
-        if lease is not None:
-            lease.release()
-        if self._closed_by_us:
-            raise ClosedError(f"the connection to {self._peer} was closed here")
-        raise BrokenError(str(self._error or f"{self._peer} ended the connection"))
+        self._refuse(0, lease)
 
     def _hold(self, head: Bytes, body: Bytes | None = None, lease: Lease | None = None) -> None:
         """`send` without eager flush."""
@@ -148,64 +116,21 @@ class RdmaConnection(Connection):
         if self._open:
             self._channel.resume()
 
-    async def close(self, timeout_s: float = 5.0) -> None:
-        if self._open:
-            self._begin_close()
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._lost.wait()
-        except TimeoutError:
-            self.abort()
-            await self._lost.wait()
-        except asyncio.CancelledError:
-            self.abort()
-            raise
-
-    def abort(self) -> None:
-        if not self._ended:
-            self._closed_by_us = True
-            self._end(None)
-
-    @property
-    def peer(self) -> str:
-        return self._peer
-
     # ---- from the channel
 
     def refuse(self, size_bytes: int) -> None:
-        if size_bytes == 0:
-            raise LocalProtocolError("an empty message cannot be sent")
-        raise LocalProtocolError(
-            f"a message of {size_bytes} bytes cannot be sent; at most {self._max_message_bytes} are allowed"
-        )
+        self._refuse(size_bytes, None)
 
     def queue_grew(self) -> None:
         if not self._write_since:
             self._write_since = self._deadlines.sweeps
             self._progress = self._sender.progress
             self._deadlines.watch(self)
-        queued = self._sender.queued_bytes
-        if queued > self._hard_limit_bytes:
-            self._break(
-                BrokenError(
-                    f"{queued} bytes are queued for {self._peer}, which does not take them; "
-                    f"the limit is {self._hard_limit_bytes}"
-                )
-            )
-        elif queued > self._high_water_bytes and not self._sending_paused:
-            self._sending_paused = True
-            if self._receiver is not None:
-                self._receiver.sending_paused()
+        self._check_queue(self._sender.queued_bytes)
 
     def queue_emptied(self) -> None:
         self._write_since = 0
-        if self._sending_paused and self._open:
-            self._sending_paused = False
-            if self._receiver is not None:
-                try:
-                    self._receiver.sending_resumed()
-                except Exception as error:  # noqa: BLE001 - ends this connection only
-                    self.failed(error)
+        self._resume_sending()
 
     def output_ended(self) -> None:
         self._linger = self._loop.call_later(LINGER_S, self._end, None)
@@ -242,18 +167,9 @@ class RdmaConnection(Connection):
         if self._write_since and sender.progress != self._progress:
             self._write_since, self._progress = sweeps, sender.progress
         if self._channel.overdue(sweeps, self._message_sweeps):
-            self._break(
-                BrokenError(
-                    f"a message from {self._peer} was not complete within {self._message_timeout_s:g} s"
-                )
-            )
-        elif self._write_since and sweeps - self._write_since >= self._write_sweeps:
-            self._break(
-                BrokenError(
-                    f"{self._peer} took none of {self.queued_bytes} queued bytes "
-                    f"for {self._write_timeout_s:g} s"
-                )
-            )
+            self._message_late()
+        else:
+            self._check_progress()
         return bool(self._write_since or self._channel.inside_message)
 
     # ---- ending
@@ -264,25 +180,14 @@ class RdmaConnection(Connection):
         self._channel.throw_away()
         self._sender.close_output()
 
-    def _break(self, error: TransportError, cause: Exception | None = None) -> None:
-        if not self._ended:
-            error.__cause__ = cause
-            self._end(None if self._closed_by_us else error)
+    def _receiving_failed(self, error: Exception) -> None:
+        self.failed(error)
 
     def _end(self, error: TransportError | None) -> None:
         """From here on nothing is sent or delivered; what is queued is given back."""
         if self._ended:
             return
-        self._ended = True
-        self._open = False
-        self._error = error
-        if self._linger is not None:
-            self._linger.cancel()
-        if self._held is not None:
-            self._held.cancel()
-            self._held = None
-            del self.send  # it ties this object into a cycle
-        self._deadlines.forget(self)
+        self._enter_end(error)
         self._channel.end()
         self._loop.call_soon(self._finish)
 
