@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 
 from frieda.errors import FriedaError
 from frieda.testing.brokers import BrokerProcess
+from frieda.transports.shm.socket_file import MAX_PATH_BYTES
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -26,24 +28,27 @@ def own_broker(
     When the context is left by an exception the broker is killed, else it is stopped in order. Its folder is
     removed in either case.
     """
-    folder = tempfile.mkdtemp(prefix="frieda-broker-")
-    listen = f"shm://{folder}/broker.sock" if transport == "shm" else f"{transport}://127.0.0.1:0"
-    process = BrokerProcess(
-        f"{folder}/data", "--polling", polling, "--flush", flush, *flags, listen=listen
-    )
-    try:
-        _start(process)
+    with _throw_away_folder() as folder, _socket_folder(folder) as socket_folder:
+        listen = (
+            f"shm://{socket_folder}/broker.sock"
+            if transport == "shm"
+            else f"{transport}://127.0.0.1:0"
+        )
+        process = BrokerProcess(
+            f"{folder}/data", "--polling", polling, "--flush", flush, *flags, listen=listen
+        )
         try:
-            yield process
-        except FriedaError as error:
-            require_alive(process, error)
-            raise
-        require_alive(process)
-        _stop(process)
-    finally:
-        with _uninterrupted():
-            process.kill()
-            shutil.rmtree(folder)
+            _start(process)
+            try:
+                yield process
+            except FriedaError as error:
+                require_alive(process, error)
+                raise
+            require_alive(process)
+            _stop(process)
+        finally:
+            with _uninterrupted():
+                process.kill()
 
 
 def start_again(process: BrokerProcess, *, kill: bool) -> None:
@@ -76,6 +81,23 @@ def _stop(process: BrokerProcess) -> None:
         raise FriedaError(f"the broker did not stop within {error.timeout:g} s") from None
     if code != 0:
         raise FriedaError(f"the broker ended with exit code {code}: {errors.strip()}")
+
+
+@contextlib.contextmanager
+def _throw_away_folder(parent: str | None = None) -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="frieda-broker-", dir=parent)
+    try:
+        yield folder
+    finally:
+        with _uninterrupted():
+            shutil.rmtree(folder)
+
+
+def _socket_folder(folder: str) -> contextlib.AbstractContextManager[str]:
+    """The same, or one directly under /tmp where TMPDIR is too long for the address of a Unix socket."""
+    if len(os.fsencode(f"{folder}/broker.sock")) <= MAX_PATH_BYTES:
+        return contextlib.nullcontext(folder)
+    return _throw_away_folder("/tmp")
 
 
 @contextlib.contextmanager

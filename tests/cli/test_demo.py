@@ -258,6 +258,22 @@ def test_a_broker_of_ours_that_was_killed_is_told_of_at_the_end(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_broker_on_shared_memory_starts_where_temporary_paths_are_too_long_for_a_socket(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from frieda.cli.own_broker import own_broker  # noqa: PLC0415
+
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    with own_broker("event", transport="shm") as broker:
+        socket = Path(broker.url.removeprefix("shm://"))
+        assert socket.is_socket()
+        assert list(long.iterdir())
+    assert not socket.parent.exists()
+    assert not list(long.iterdir())
+
+
 def kill(broker: BrokerProcess) -> None:
     """SIGKILL from outside; returns when it has ended."""
     pidfd = os.pidfd_open(broker.pid)
