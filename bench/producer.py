@@ -129,11 +129,13 @@ def run_producer(
     return outcome.as_result("producer", load, described)
 
 
-async def ensure_topic(bootstrap: str, topic: str, partitions: int) -> bool:
-    """Make the topic when there is none; whether it was made."""
+async def ensure_topic(
+    bootstrap: str, topic: str, partitions: int, replication_factor: int = -1
+) -> bool:
+    """Make the topic when there is none; whether it was made. -1: replicated as the broker is set."""
     async with Admin(bootstrap, polling="event") as admin:
         try:
-            await admin.create_topic(topic, partitions=partitions)
+            await admin.create_topic(topic, partitions, replication_factor)
         except BrokerError as error:
             if error.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
                 raise
