@@ -32,11 +32,16 @@ class Channel:
     def __init__(self, reader: asyncio.StreamReader) -> None:
         self._reader = reader
         self._start_ns: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._later: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
 
     async def ready(self, facts: Mapping[str, Any] | None = None) -> int:
         """Say that all is set up, and wait for the time (monotonic, in ns) to begin at."""
         self.say("ready", facts=dict(facts or {}))
         return await self._start_ns
+
+    async def heard(self) -> dict[str, Any]:
+        """Wait for what is said after the start: the one word by which a worker that would go on is told to end."""
+        return await asyncio.shield(self._later)
 
     def progress(self, facts: Mapping[str, Any]) -> None:
         """Tell what one reporting window held."""
@@ -54,6 +59,8 @@ class Channel:
             message = json.loads(line)
             if not self._start_ns.done():
                 self._start_ns.set_result(int(message["start_ns"]))
+            elif not self._later.done():
+                self._later.set_result(message)
 
 
 def find_entry(name: str) -> Entry:

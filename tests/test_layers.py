@@ -62,7 +62,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "frieda.sync": CLIENT_SIDE,
     "frieda.bench": ("frieda", "frieda.bench", *CLIENT_SIDE),
     "frieda.bench.echo": ("frieda.bench", "frieda.errors"),  # the floor: nothing of ours beneath it
-    "frieda.ysb": ("frieda.ysb", *CLIENT_SIDE),
+    "frieda.ysb": ("frieda.ysb", "frieda.bench", *CLIENT_SIDE),
     "frieda.testing": (
         "frieda.testing",
         "frieda.broker",
@@ -70,6 +70,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "frieda.cluster",
         *CLIENT_SIDE,
     ),
+    "frieda.testing.driver_clauses": ("frieda.bench", "frieda.testing", "frieda.wire", *SHARED),
     "frieda.testing.brokers": ("frieda.cli.assembly", "frieda.broker", "frieda.storage", *SHARED),
     "frieda.cli": ("frieda",),  # the one place that wires everything together
 }
@@ -102,6 +103,17 @@ PURE = (
     "frieda.cli.line_reader",
     "frieda.cli.record_format",
     "frieda.bench.load",
+    "frieda.ysb.cadence",
+    "frieda.ysb.campaigns",
+    "frieda.ysb.check",
+    "frieda.ysb.events",
+    "frieda.ysb.lag",
+    "frieda.ysb.layout",
+    "frieda.ysb.parsing",
+    "frieda.ysb.schedule",
+    "frieda.ysb.settings",
+    "frieda.ysb.updates",
+    "frieda.ysb.window",
 )
 IMPURE_IMPORTS = frozenset(
     {"asyncio", "socket", "time", "os", "select", "selectors", "threading", "subprocess", "uvloop"}

@@ -1,1 +1,1 @@
-"""The Yahoo Streaming Benchmark: reserved for the pipeline that reads Frieda topics; holds no code yet."""
+"""The Yahoo Streaming Benchmark: ad events through a broker, counted by campaign and window into Redis."""
