@@ -48,6 +48,8 @@ class Outcome:
     service_time: LatencyHistogram | None
     lateness: LatenessSummary | None
     windows: list[Window]
+    parts: Sequence[Mapping[str, Any]] = ()
+    """What each process said, with whatever its entry has added to `Meter.result()`."""
 
     def as_result(self, name: str, load: Load, settings: Mapping[str, object]) -> Result:
         """The outcome of running `load` as the result of the benchmark `name`, with what shaped it beside it."""
@@ -167,14 +169,27 @@ class Worker:
 
 
 async def run_load(
-    fleet: Fleet, entry: str, load: Load, task: Mapping[str, Any], on_progress: OnProgress
+    fleet: Fleet,
+    entry: str,
+    load: Load,
+    task: Mapping[str, Any],
+    on_progress: OnProgress,
+    on_phase: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Run `load` in `load.processes` processes and merge what they measured.
 
     Each runs `entry` with `task`, "load" (the whole) and "shares" (its producers). `on_progress` is
-    called once for each window, with what all processes did in it. Raises FriedaError.
+    called once for each window, with what all processes did in it; `on_phase` with each {"phase": name} that a
+    process tells as its progress. Raises FriedaError.
     """
     windows = ProgressByWindow(load.processes, on_progress)
+
+    def take(facts: dict[str, Any]) -> None:
+        if "phase" in facts:
+            on_phase(str(facts["phase"]))
+        else:
+            windows.take(facts)
+
     workers = [
         await fleet.start(
             entry, {**task, "load": asdict(load), "shares": [asdict(share) for share in part]}
@@ -184,7 +199,7 @@ async def run_load(
     await asyncio.gather(*(worker.ready() for worker in workers))
     start_ns = time.monotonic_ns() + HEAD_START_NS
     await asyncio.gather(*(worker.tell({"start_ns": start_ns}) for worker in workers))
-    results = await asyncio.gather(*(worker.result(windows.take) for worker in workers))
+    results = await asyncio.gather(*(worker.result(take) for worker in workers))
     return merge_results(results)
 
 
@@ -207,6 +222,7 @@ def merge_results(results: Sequence[Mapping[str, Any]]) -> Outcome:
         service_time=_merge_windows(service_parts)[0] if service_parts else None,
         lateness=late if late.sends else None,
         windows=windows,
+        parts=results,
     )
 
 

@@ -11,15 +11,22 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final, Literal
+from itertools import accumulate
+from typing import Final, Literal, get_args
 
 from frieda.errors import ConfigError
 
-Arrivals = Literal["constant", "poisson"]
+Arrivals = Literal["constant", "poisson", "burst"]
+KeyDistribution = Literal["uniform", "zipf"]
+PayloadForm = Literal["lines", "blocks"]
 
 NS_PER_S: Final = 1_000_000_000
 MAX_RECORD_BYTES: Final = 16 * 1024 * 1024
 MAX_WARM_UP_RECORDS: Final = 20_000
+MAX_KEYS: Final = 1_000_000
+ZIPF_EXPONENT: Final = 0.99
+"""That of the Yahoo Cloud Serving Benchmark."""
+_KEYS_AT_ONCE: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +34,8 @@ class Load:
     """What a benchmark sends. `records` are measured; `warm_up_records` are sent before them.
 
     `rate` is in records a second over all producers; `in_flight` bounds what each producer has
-    under way. Raises ConfigError for a value out of range.
+    under way. Values are random, or come from the file `payload`, whose lines or blocks of
+    `record_size_bytes` are sent in turn. Raises ConfigError for a value out of range.
     """
 
     records: int
@@ -39,9 +47,20 @@ class Load:
     seed: int = 1
     in_flight: int = 1
     warm_up_records: int = 0
+    burst_records: int = 100
+    """With arrivals "burst": so many records of one producer leave at one moment."""
+    keys: int | None = None
+    """So many different keys, drawn by the seed; None: records have no key."""
+    key_distribution: KeyDistribution = "uniform"
+    payload: str | None = None
+    payload_form: PayloadForm = "lines"
+    max_behind_s: float | None = None
+    """With a rate: the load is given up when a record is to leave so long after its time. None: it never is."""
 
     def __post_init__(self) -> None:
         bounds = (
+            ("burst_records", self.burst_records, 1, 1_000_000),
+            ("keys", 1 if self.keys is None else self.keys, 1, MAX_KEYS),
             ("records", self.records, 1, 10**12),
             ("record_size_bytes", self.record_size_bytes, 1, MAX_RECORD_BYTES),
             ("producers", self.producers, 1, 10_000),
@@ -63,8 +82,18 @@ class Load:
             )
         if self.rate is not None and not 0.001 <= self.rate <= 1e9:
             raise ConfigError(f"rate = {self.rate}: must be from 0.001 to 1e9 records a second")
-        if self.arrivals not in ("constant", "poisson"):
-            raise ConfigError(f"arrivals = {self.arrivals!r}: must be one of constant, poisson")
+        if self.max_behind_s is not None and not 0.001 <= self.max_behind_s <= 86_400:
+            raise ConfigError(
+                f"max_behind_s = {self.max_behind_s}: must be from 0.001 to 86400 seconds"
+            )
+        choices = (
+            ("arrivals", self.arrivals, get_args(Arrivals)),
+            ("key_distribution", self.key_distribution, get_args(KeyDistribution)),
+            ("payload_form", self.payload_form, get_args(PayloadForm)),
+        )
+        for name, chosen, allowed in choices:
+            if chosen not in allowed:
+                raise ConfigError(f"{name} = {chosen!r}: must be one of {', '.join(allowed)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,15 +108,20 @@ class ProducerShare:
     """How far into its first interval it starts, 0 to 1, so that producers do not send in step."""
     arrivals: Arrivals
     seed: int
+    burst_records: int = 1
 
     def intended_times_ns(self) -> Iterator[int]:
         """When each record should leave, in ns from the start, warm-up first. Only with a rate."""
         if self.rate is None:
             raise ValueError("a closed loop has no intended send times")
         count = self.warm_up_records + self.records
-        if self.arrivals == "poisson":
-            return poisson_arrivals(self.rate, count, self.seed)
-        return constant_arrivals(self.rate, count, self.phase)
+        match self.arrivals:
+            case "poisson":
+                return poisson_arrivals(self.rate, count, self.seed)
+            case "burst":
+                return burst_arrivals(self.rate, count, self.burst_records, self.phase)
+            case "constant":
+                return constant_arrivals(self.rate, count, self.phase)
 
 
 def default_warm_up(records: int) -> int:
@@ -119,6 +153,7 @@ def shares(load: Load) -> tuple[tuple[ProducerShare, ...], ...]:
             phase=index / load.producers,
             arrivals=load.arrivals,
             seed=load.seed * 1_000_003 + index,
+            burst_records=load.burst_records,
         )
         for index in range(load.producers)
     ]
@@ -146,6 +181,26 @@ def poisson_arrivals(rate: float, count: int, seed: int) -> Iterator[int]:
     for _ in range(count):
         time_ns += generator.expovariate(rate) * NS_PER_S
         yield int(time_ns)
+
+
+def burst_arrivals(
+    rate: float, count: int, burst_records: int, phase: float = 0.0
+) -> Iterator[int]:
+    """`count` times in ns from the start, `burst_records` of them equal, `rate` a second on the whole."""
+    bursts = -(-count // burst_records)
+    times = constant_arrivals(rate / burst_records, bursts, phase)
+    sizes = (min(burst_records, count - number * burst_records) for number in range(bursts))
+    return (time_ns for time_ns, size in zip(times, sizes, strict=True) for _ in range(size))
+
+
+def drawn_keys(keys: int, distribution: KeyDistribution, seed: int) -> Iterator[int]:
+    """Keys 0 to `keys` - 1 without end, from `seed`; with "zipf" key k has the weight 1 / (k + 1) ** 0.99."""
+    generator = random.Random(seed)
+    cumulative = None
+    if distribution == "zipf":
+        cumulative = list(accumulate((rank + 1) ** -ZIPF_EXPONENT for rank in range(keys)))
+    while True:
+        yield from generator.choices(range(keys), cum_weights=cumulative, k=_KEYS_AT_ONCE)
 
 
 class Lateness:

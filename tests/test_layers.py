@@ -103,6 +103,7 @@ PURE = (
     "frieda.cli.line_reader",
     "frieda.cli.record_format",
     "frieda.bench.load",
+    "frieda.bench.verdict",
     "frieda.ysb.cadence",
     "frieda.ysb.campaigns",
     "frieda.ysb.check",

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Final
 
 from frieda.bench.drivers.base import Driver
-from frieda.errors import ConfigError
+from frieda.errors import ConfigError, MissingDependencyError
 
 DRIVERS: Final = {
     "frieda": "frieda.bench.drivers.frieda:FriedaDriver",
@@ -25,3 +25,12 @@ def driver(name: str) -> Driver:
     module, _, kind = place.partition(":")
     made: Driver = getattr(import_module(module), kind)()
     return made
+
+
+def usable_driver(name: str) -> Driver:
+    """The driver of this name. Raises ConfigError, or MissingDependencyError with what to install."""
+    found = driver(name)
+    missing = found.missing()
+    if missing is not None:
+        raise MissingDependencyError(missing)
+    return found
