@@ -71,6 +71,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *CLIENT_SIDE,
     ),
     "frieda.testing.driver_clauses": ("frieda.bench", "frieda.testing", "frieda.wire", *SHARED),
+    "frieda.testing.driver_probes": ("frieda.bench", "frieda.testing", *SHARED),
+    "frieda.testing.zookeeper": ("frieda.bench.systems.processes", "frieda.errors"),
     "frieda.testing.brokers": ("frieda.cli.assembly", "frieda.broker", "frieda.storage", *SHARED),
     "frieda.cli": ("frieda",),  # the one place that wires everything together
 }
