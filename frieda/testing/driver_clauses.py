@@ -20,64 +20,24 @@ from typing import Any, Final
 import pytest
 
 from frieda.bench.drivers.base import (
-    ConsumerDriver,
     ConsumerOptions,
     Driver,
     Position,
     ProducerDriver,
     ProducerOptions,
     Start,
-    Taken,
 )
 from frieda.bench.drivers.registry import driver as driver_of
 from frieda.bench.systems.base import RunningSystem
 from frieda.bench.systems.processes import ChildProcess, free_ports
 from frieda.errors import DeliveryTimeoutError, FriedaError, TransportError
 from frieda.testing.conversation import eventually
+from frieda.testing.driver_probes import GUARD_S, Told, open_sockets, read, take
 from frieda.wire.murmur2 import partition_for_key
 
-GUARD_S: Final = 120.0
-"""Ends a test that hangs; no test waits for it."""
 PARTITIONS: Final = 3
 KEYS: Final = tuple(b"key-%d" % number for number in range(10))
 _numbers = itertools.count()
-
-
-class Told:
-    """What a producer told: a `done` for each record, or one for many."""
-
-    def __init__(self) -> None:
-        self.calls: list[tuple[int, int, object]] = []
-        self.threads: set[int] = set()
-        self.by_record: Counter[int] = Counter()
-
-    def done(self, count: int, ended_ns: int, error: object) -> None:
-        """For several records."""
-        self.threads.add(threading.get_ident())
-        self.calls.append((count, ended_ns, error))
-
-    def done_for(self, number: int) -> Any:
-        """For one record alone."""
-
-        def done(count: int, ended_ns: int, error: object) -> None:
-            self.by_record[number] += count
-            self.done(count, ended_ns, error)
-
-        return done
-
-    @property
-    def count(self) -> int:
-        """Of how many records."""
-        return sum(count for count, _, _ in self.calls)
-
-    @property
-    def errors(self) -> list[object]:
-        """Those that were told, once for each call."""
-        return [error for _, _, error in self.calls if error is not None]
-
-    async def all_of(self, count: int) -> None:
-        """Wait until so many records were told of."""
-        await eventually(lambda: self.count >= count, f"{count} records told of", GUARD_S)
 
 
 class DriverConformance:
@@ -440,35 +400,3 @@ class DriverConformance:
         await self.driver.make_topic(running.address, topic, PARTITIONS)
         async with self.consumer(running, topic) as consumer:
             assert sum(map(len, (await read(consumer, 10)).values())) == 10
-
-
-async def take(consumer: ConsumerDriver, max_records: int = 10_000) -> Sequence[Taken]:
-    """What has come, which must be something."""
-    began_s = time.monotonic()
-    while time.monotonic() - began_s < GUARD_S:
-        taken = await consumer.take(1.0, max_records)
-        if taken:
-            return taken
-    raise AssertionError("nothing came")
-
-
-async def read(consumer: ConsumerDriver, count: int) -> dict[int, list[bytes]]:
-    """The next `count` records and no more, by partition."""
-    found: dict[int, list[bytes]] = {}
-    total = 0
-    while total < count:
-        for taken in await take(consumer):
-            assert taken.values
-            found.setdefault(taken.partition, []).extend(taken.values)
-            total += len(taken.values)
-    assert total == count
-    return found
-
-
-def open_sockets() -> int:
-    """How many sockets this process has."""
-    count = 0
-    for entry in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            count += os.readlink(f"/proc/self/fd/{entry}").startswith("socket:")
-    return count
