@@ -7,6 +7,7 @@ has `drain_timeout_s` to commit what is left; then what is in Redis is collected
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import secrets
@@ -150,6 +151,8 @@ class _Benchmark:
         self._live = _Live()
         self._samples: list[LagSample] = []
         self._pipelines: dict[int, Worker] = {}
+        self._running = [asyncio.Event() for _ in range(settings.workers)]
+        """The worker of this number was told to begin, and was not killed since."""
         self._killed: set[int] = set()
         self._ending = False
 
@@ -177,6 +180,8 @@ class _Benchmark:
         ]
         workers = [*self._pipelines.values(), *generators]
         facts = await asyncio.gather(*(worker.ready() for worker in workers))
+        for number in numbers:
+            self._running[number].set()
         self._choose_start()
         await asyncio.gather(*(worker.tell({"start_ns": self._start_ns}) for worker in workers))
         server_cpu_s, redis_cpu_s = self._server_cpu_s(), await _redis_cpu_s(client)
@@ -315,6 +320,7 @@ class _Benchmark:
             await again.ready()
             await again.tell({"start_ns": self._start_ns})
             self._pipelines[number] = again
+            self._running[number].set()
             if self._ending:
                 await again.tell({"end": True})
 
@@ -325,9 +331,14 @@ class _Benchmark:
         moments = sorted(generator.uniform(0.1, 0.9) for _ in range(settings.kills))
         for moment in moments:
             await sleep_until(self._start_ns + int(moment * settings.duration_s * 1e9))
-            worker = self._pipelines[generator.randrange(settings.workers)]
-            self._killed.add(worker.pid)
-            os.kill(worker.pid, signal.SIGKILL)
+            number = generator.randrange(settings.workers)
+            # One that was just killed is started again first.
+            await self._running[number].wait()
+            worker = self._pipelines[number]
+            with contextlib.suppress(ProcessLookupError):  # it failed by itself, which is told elsewhere
+                os.kill(worker.pid, signal.SIGKILL)
+                self._killed.add(worker.pid)
+                self._running[number].clear()
 
     async def _watch(self) -> None:
         """Take a sample of the lag at every moment that the processes told theirs, and show how it goes."""

@@ -36,6 +36,7 @@ SUBCOMMANDS: Final[dict[str, Subcommand]] = {
     "log": Subcommand("frieda.cli.log:log_group", "Read a data folder offline: verify, dump."),
     "config": Subcommand("frieda.cli.config:config", "Show the settings and their sources."),
     "bench": Subcommand("frieda.cli.bench:bench", "Measure latency and throughput."),
+    "ysb": Subcommand("frieda.cli.ysb:ysb", "Run the Yahoo Streaming Benchmark."),
     "demo": Subcommand("frieda.cli.demo:demo", "See it work: broker, a real file, a benchmark."),
     "rdma": Subcommand("frieda.cli.rdma:rdma", "See and check the RDMA devices of this host."),
     "health": Subcommand("frieda.cli.health:health", "Ask a broker how it is."),
