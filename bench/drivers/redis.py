@@ -21,6 +21,7 @@ from frieda.bench.drivers.base import (
     Taken,
 )
 from frieda.bench.drivers.pipeline import Pipeline
+from frieda.bench.drivers.read_size import ReadSize
 from frieda.bench.drivers.redis_connection import (
     RedisConnection,
     command_bytes,
@@ -39,9 +40,6 @@ from frieda.errors import (
 
 MAX_IN_FLIGHT: Final = 10_000
 """Commands that may be unanswered; Redis's own manual advises pipelines of about this length."""
-MAX_READ_RECORDS: Final = 10_000
-FIRST_READ_BYTES: Final = 64 * 1024
-"""The size that a record is taken for, until some have been seen."""
 _SCHEMES: Final = ("redis", "unix")
 _ENTRY_ID: Final = re.compile(r"[0-9]+-[0-9]+")
 
@@ -184,7 +182,7 @@ class RedisConsumer:
         self._reading: asyncio.Future[Any] | None = None
         self._held: deque[tuple[int, list[Any]]] = deque()
         """Partitions and entries that were read and not handed out yet."""
-        self._record_bytes = FIRST_READ_BYTES
+        self._read_size = ReadSize(options.max_bytes)
 
     @property
     def settings(self) -> Mapping[str, object]:
@@ -248,9 +246,7 @@ class RedisConsumer:
         if self._connection is None:
             raise ClientClosedError("this consumer is not started, or closed")
         streams = list(self._positions)
-        # Redis bounds a read in entries of each stream, not in bytes.
-        within = self._options.max_bytes // (self._record_bytes * max(1, len(streams)))
-        count = max(1, min(within, MAX_READ_RECORDS))
+        count = max(1, self._read_size.records // max(1, len(streams)))  # of each stream
         ids = [place for _, place in self._positions.values()]
         self._reading = self._connection.asked(
             "XREAD", "COUNT", count, "BLOCK", 0, "STREAMS", *streams, *ids
@@ -267,7 +263,7 @@ class RedisConsumer:
                 size_bytes += sum(len(fields[1]) for _, fields in entries)
         except (TypeError, ValueError, KeyError, IndexError):
             raise error_in(reply) from None
-        self._record_bytes = max(1, size_bytes // records)
+        self._read_size.note(records, size_bytes)
 
     def _handed_out(self, max_records: int) -> list[Taken]:
         found: list[Taken] = []
