@@ -61,13 +61,17 @@ class NatsDriver:
         """Make the stream; nothing when it is there. Raises FriedaError."""
         if partitions < 1:
             raise ConfigError(f"partitions = {partitions}: must be at least 1")
+        if replication_factor != 1:
+            raise ConfigError(
+                f"replication_factor = {replication_factor}: NATS is measured on one server"
+            )
         config = {
             "name": _stream(topic),
             "subjects": [f"{topic}.{partition}" for partition in range(partitions)],
             "storage": "file",
             "retention": "limits",
             "discard": "old",
-            "num_replicas": replication_factor,
+            "num_replicas": 1,
             "max_msgs": -1,
             "max_bytes": -1,
         }
@@ -129,7 +133,14 @@ class NatsProducer:
         subjects = [f"{options.topic}.{partition}".encode() for partition in range(count)]
         partitioner = Partitioner(count, options.batch_bytes)
 
+        limit_bytes = int(connection.info.get("max_payload", 0))
+
         def encode(number: int, value: bytes, key: bytes | None) -> bytes:
+            if len(value) > limit_bytes:
+                raise BrokerError(
+                    ErrorCode.MESSAGE_TOO_LARGE,
+                    f"a record of {len(value)} bytes: this nats-server has max_payload = {limit_bytes}",
+                )
             if key is None:
                 subject = subjects[partitioner.next_sticky(len(value))]
             else:
@@ -142,11 +153,14 @@ class NatsProducer:
         self._connection = connection
 
     def submit(self, value: bytes, key: bytes | None, done: Done) -> bool:
-        """Write one publication; False while MAX_IN_FLIGHT are unacknowledged. Raises ClientClosedError."""
+        """Write one publication; False while MAX_IN_FLIGHT are unacknowledged.
+
+        Raises ClientClosedError, BrokerError for a record above the server's max_payload.
+        """
         return self._running.submit(value, key, done)
 
     async def submit_many(self, values: Sequence[bytes], done: Done) -> None:
-        """Write them all, about 256 KiB at once. Raises ClientClosedError."""
+        """Write them all, about 256 KiB at once. Raises as `submit`; what comes before is sent all the same."""
         await self._running.submit_many(values, done)
 
     async def close(self, timeout_s: float = 5.0) -> None:

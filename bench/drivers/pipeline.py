@@ -66,15 +66,17 @@ class Pipeline:
                 continue
             messages: list[bytes] = []
             size_bytes = 0
-            entry = (done, False, time.monotonic_ns())
             for value in values[position : position + room]:
-                message = self._encode(self._number, value, None)
+                message = self._encode(self._number + len(messages), value, None)
                 messages.append(message)
-                self._waiting[self._number] = entry
-                self._number += 1
                 size_bytes += len(message)
                 if size_bytes >= CHUNK_BYTES:
                     break
+            # Noted only now: a value that cannot be encoded leaves nothing behind that is never answered.
+            entry = (done, False, time.monotonic_ns())
+            for _ in messages:
+                self._waiting[self._number] = entry
+                self._number += 1
             position += len(messages)
             self._wire.write(b"".join(messages))
             if self._timer is None:

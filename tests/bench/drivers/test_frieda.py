@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from frieda.bench.drivers.base import ConsumerOptions, ProducerOptions
 from frieda.bench.drivers.registry import driver
 from frieda.cli.frieda_system import FriedaSystem, RunningFrieda
 from frieda.errors import ConfigError
-from frieda.testing.driver_clauses import DriverConformance
+from frieda.testing.driver_clauses import DriverConformance, EndedSystemConformance
 
 
 @pytest.fixture(scope="module", params=["tcp", "shm"])
@@ -39,6 +40,13 @@ class TestFrieda(DriverConformance):
             assert producer.settings["transport"] == scheme
         async with self.consumer(running, topic) as consumer:
             assert consumer.settings["transport"] == scheme
+
+
+class TestFriedaThatDies(EndedSystemConformance):
+    driver_name = "frieda"
+
+    def start(self, folder: Path) -> AbstractContextManager[RunningFrieda]:
+        return FriedaSystem("tcp", polling="event").running(folder, "cache")
 
 
 def test_an_address_without_a_scheme_is_named() -> None:
