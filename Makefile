@@ -24,7 +24,7 @@ RDMA_DEADLINE_S ?= 900
 COMPILED := $(wildcard frieda/wire/*.pxd frieda/transports/shm/*.pxd)
 MADE_OF := pyproject.toml setup.py .ci/venv $(COMPILED) $(COMPILED:.pxd=.py)
 
-.PHONY: help test demo lint types unit test-rdma thorough package bench-smoke clean
+.PHONY: help test demo lint types unit test-rdma thorough package bench-smoke peers clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -87,6 +87,10 @@ package: $(TEST)/made  ## build wheel and sdist, install the wheel alone, run th
 bench-smoke: $(TEST)/made  ## one short iteration of every benchmark
 	@echo "== benchmarks, one short iteration of each"
 	.ci/bench-smoke $(TEST)/bin/frieda
+
+# Outside the tree, so that every checkout has them: ${FRIEDA_PEERS:-~/.local/share/frieda/peers}.
+peers: $(TEST)/made  ## install what the benchmarks compare with: Redis, NATS, Apache Kafka with Java
+	.ci/peers $(TEST)/bin/python
 
 clean:  ## remove what was built (not .venv)
 	rm -rf .venvs build dist out *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

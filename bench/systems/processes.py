@@ -211,6 +211,15 @@ class ChildProcess:
                 process.wait(_LOOK_S)
             self.require_alive()
 
+    def wait(self, timeout_s: float) -> int:
+        """Wait until it ends by itself; its exit code. Raises FriedaError, with the end of its log, when it is late."""
+        try:
+            return self._running().wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise FriedaError(
+                f"{self.name} did not end within {timeout_s:g} s; {self.log_tail()}"
+            ) from None
+
     def require_alive(self) -> None:
         """Raise FriedaError, with the end of its log, when it has ended."""
         if self.ended:
