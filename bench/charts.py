@@ -83,14 +83,11 @@ class PanelChart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A percentile curve: all rounds together, and each of them when there are several.
-
-    `part_of` names another series whose colour it takes, dashed: a share of that one's latency.
-    """
+    """A percentile curve: all rounds together, each of them when there are several, and a share of that latency."""
 
     total: Sequence[CurvePoint]
     rounds: Sequence[Sequence[CurvePoint]] = ()
-    part_of: str | None = None
+    share: Sequence[CurvePoint] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +100,8 @@ class CurveChart:
     curves: Mapping[str, Curve]
     x_label: str = "share of the records"
     y_label: str = "latency"
+    share_label: str = ""
+    """What the dashed curves are, the shares."""
     notes: Sequence[str] = ()
 
 

@@ -19,12 +19,22 @@ from frieda.bench.charts import (
     looks,
 )
 from frieda.bench.histogram import CurvePoint
-from frieda.bench.ticks import LABELS, Unit, beyond, decades, percent_label, round_ticks
+from frieda.bench.ticks import (
+    FROM_ZERO,
+    LABELS,
+    Unit,
+    beyond,
+    decades,
+    linear_ticks,
+    percent_label,
+    round_ticks,
+)
 from frieda.errors import MissingDependencyError
 
 GRID_COLOUR: Final = "#dde1e6"
 TEXT_COLOUR: Final = "#343a40"
 QUIET_COLOUR: Final = "#6c757d"
+DASHED: Final = (0, (4, 2))
 SUFFIXES: Final = (".png", ".svg")
 
 
@@ -40,13 +50,7 @@ def write_chart(path: Path, chart: Chart) -> None:
 
 def drawn(chart: Chart, file_format: str) -> bytes:
     """The bytes of the chart as "png" or "svg". Raises MissingDependencyError."""
-    match chart:
-        case PanelChart():
-            figure = _panels(chart)
-        case CurveChart():
-            figure = _curves(chart)
-        case ScatterChart():
-            figure = _scatter(chart)
+    figure = _figure(chart)
     from matplotlib import rc_context  # noqa: PLC0415  (it is there: the figure is)
 
     # Fixed metadata and salt, so that the same figures give the same bytes.
@@ -57,24 +61,41 @@ def drawn(chart: Chart, file_format: str) -> bytes:
     return target.getvalue()
 
 
+def _figure(chart: Chart) -> Any:
+    match chart:
+        case PanelChart():
+            return _panels(chart)
+        case CurveChart():
+            return _curves(chart)
+        case ScatterChart():
+            return _scatter(chart)
+
+
 class _Frame:
     """A white figure with title, subtitle, legend and notes, whose rest is a grid of axes. Sizes in inches."""
 
     def __init__(
-        self, chart: Chart, rows: int, columns: int, axes_size: tuple[float, float]
+        self,
+        chart: Chart,
+        names: Sequence[str],
+        rows: int = 1,
+        columns: int = 1,
+        axes_size: tuple[float, float] = (7.6, 4.0),
+        column_gap: float = 0.35,
     ) -> None:
         figure_class, canvas_class = _matplotlib()
-        left, right, row_gap, column_gap = 0.95, 0.3, 0.62, 0.35
+        left, right, row_gap = 0.95, 0.3, 0.62
         width = left + right + columns * axes_size[0] + (columns - 1) * column_gap
         subtitle = _wrapped(chart.subtitle, width)
         notes = [line for note in chart.notes for line in _wrapped(note, width)]
-        above = 0.5 + 0.18 * len(subtitle) + 0.42
+        self._legend_rows = _legend_rows(names, width)
+        self._legend_y = 0.56 + 0.18 * len(subtitle)
+        above = self._legend_y + 0.21 * len(self._legend_rows) + 0.33
         below = 0.68 + 0.17 * len(notes) + (0.1 if notes else 0.0)
         height = above + below + rows * axes_size[1] + (rows - 1) * row_gap
         self.figure = figure_class(figsize=(width, height), dpi=144, facecolor="white")
         canvas_class(self.figure)
         self._width, self._height = width, height
-        self._legend_y = above - 0.47
         self._write(0.3, 0.38, chart.title, size=14, weight="bold", color=TEXT_COLOUR)
         for number, line in enumerate(subtitle):
             self._write(0.3, 0.62 + 0.18 * number, line, size=8.5, color=QUIET_COLOUR)
@@ -101,29 +122,54 @@ class _Frame:
         self.figure.text(x / self._width, 1 - from_top / self._height, _plain(text), **look)
 
     def legend(self, handles: Mapping[str, Any]) -> None:
-        """One line of names under the subtitle."""
-        if handles:
-            self.figure.legend(
-                list(handles.values()),
-                [_plain(name) for name in handles],
+        """The names under the subtitle, in as many lines as they need."""
+        for number, row in enumerate(self._legend_rows):
+            shown = [name for name in row if name in handles]
+            if not shown:
+                continue
+            legend = self.figure.legend(
+                [handles[name] for name in shown],
+                [_plain(name) for name in shown],
                 loc="upper left",
-                bbox_to_anchor=(0.24 / self._width, 1 - self._legend_y / self._height),
+                bbox_to_anchor=(
+                    0.24 / self._width,
+                    1 - (self._legend_y + 0.21 * number) / self._height,
+                ),
                 borderaxespad=0.0,
                 frameon=False,
-                ncols=max(1, len(handles)),
+                ncols=len(shown),
                 fontsize=9,
                 labelcolor=TEXT_COLOUR,
                 handletextpad=0.5,
                 columnspacing=1.6,
             )
+            self.figure.add_artist(legend)
+
+
+def _legend_rows(names: Sequence[str], width_inches: float) -> list[list[str]]:
+    rows: list[list[str]] = [[]]
+    used = 0.0
+    for name in names:
+        need = 0.75 + 0.078 * len(name)
+        if rows[-1] and used + need > width_inches - 0.4:
+            rows.append([])
+            used = 0.0
+        rows[-1].append(name)
+        used += need
+    return rows
 
 
 def _panels(chart: PanelChart) -> Any:
     count = len(chart.panels)
     columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(count, 3)
     rows = -(-count // columns)
-    frame = _Frame(chart, rows, columns, (7.6, 4.0) if count == 1 else (4.4, 3.0))
-    names = list(dict.fromkeys(name for panel in chart.panels for name in panel.marks))
+    names = [
+        name
+        for name in dict.fromkeys(name for panel in chart.panels for name in panel.marks)
+        if any(panel.marks.get(name) for panel in chart.panels)
+    ]
+    gap = 0.35 if len({panel.unit for panel in chart.panels}) == 1 else 0.95
+    frame = _Frame(chart, names, rows, columns, (7.6, 4.0) if count == 1 else (4.4, 3.0), gap)
     look = looks(names)
     handles: dict[str, Any] = {}
     for number, (axes, panel) in enumerate(zip(frame.axes, chart.panels, strict=False)):
@@ -146,7 +192,7 @@ def _panels(chart: PanelChart) -> Any:
             axes.tick_params(labelleft=False)
     for axes in frame.axes[count:]:
         axes.set_visible(False)
-    frame.legend({name: handles[name] for name in names if name in handles})
+    frame.legend(handles)
     return frame.figure
 
 
@@ -169,7 +215,7 @@ def _draw_marks(axes: Any, marks: Sequence[Mark], shift: float, look: Look) -> A
         medians,
         linestyle="none",
         marker=look.marker,
-        markersize=6.5,
+        markersize=7.5 if look.marker in "PX" else 6.5,
         color=look.colour,
         markeredgecolor="white",
         markeredgewidth=0.7,
@@ -177,24 +223,22 @@ def _draw_marks(axes: Any, marks: Sequence[Mark], shift: float, look: Look) -> A
 
 
 def _curves(chart: CurveChart) -> Any:
-    frame = _Frame(chart, 1, 1, (7.6, 4.0))
+    look = looks(chart.curves)
+    shown = [name for name, curve in chart.curves.items() if curve.total]
+    shares = any(curve.share for curve in chart.curves.values())
+    frame = _Frame(chart, [*shown, chart.share_label] if shares else shown)
     axes = frame.axes[0]
-    look = looks(name for name, curve in chart.curves.items() if curve.part_of is None)
     handles: dict[str, Any] = {}
     points: list[CurvePoint] = []
-    for name, curve in chart.curves.items():
-        colour = look[curve.part_of or name].colour if (curve.part_of or name) in look else "gray"
+    for name in shown:
+        curve, colour = chart.curves[name], look[name].colour
         for each in curve.rounds:
             axes.plot(*_xy(each), color=colour, linewidth=0.9, alpha=0.3)
-            points += each
-        if curve.total:
-            handles[name] = axes.plot(
-                *_xy(curve.total),
-                color=colour,
-                linewidth=1.4 if curve.part_of else 2.2,
-                linestyle=(0, (4, 2)) if curve.part_of else "solid",
-            )[0]
-            points += curve.total
+        axes.plot(*_xy(curve.share), color=colour, linewidth=1.4, linestyle=DASHED)
+        handles[name] = axes.plot(*_xy(curve.total), color=colour, linewidth=2.2)[0]
+        points += [*curve.total, *curve.share, *(point for each in curve.rounds for point in each)]
+    if shares:
+        handles[chart.share_label] = axes.plot([], [], color=QUIET_COLOUR, linestyle=DASHED)[0]
     wide = decades([point.percent for point in points])
     _style(axes)
     axes.set_xscale("log")
@@ -210,7 +254,8 @@ def _curves(chart: CurveChart) -> Any:
 
 
 def _scatter(chart: ScatterChart) -> Any:
-    frame = _Frame(chart, 1, 1, (6.2, 5.2) if chart.equal_axes else (7.6, 4.6))
+    names = [*chart.lines, *chart.dots]
+    frame = _Frame(chart, names, axes_size=(6.2, 5.2) if chart.equal_axes else (7.6, 4.6))
     axes = frame.axes[0]
     look = looks(chart.dots)
     handles: dict[str, Any] = {}
@@ -228,7 +273,7 @@ def _scatter(chart: ScatterChart) -> Any:
             [dot.y for dot in series],
             color=QUIET_COLOUR,
             linewidth=1.6,
-            linestyle="solid" if len(handles) == 0 else (0, (5, 2)),
+            linestyle=DASHED if handles else "solid",
         )[0]
     for name, series in chart.dots.items():
         handles[name] = axes.plot(
@@ -269,10 +314,13 @@ def _style(axes: Any) -> None:
 
 
 def _value_axis(axis: Any, unit: Unit, values: Sequence[float]) -> None:
-    """A logarithmic axis with round ticks around the values."""
+    """An axis with round ticks around the values, logarithmic but for units that begin at nothing."""
     axes, way = axis.axes, axis.axis_name
-    getattr(axes, f"set_{way}scale")("log")
-    ticks = round_ticks(values)
+    if unit in FROM_ZERO:
+        ticks = linear_ticks(values)
+    else:
+        getattr(axes, f"set_{way}scale")("log")
+        ticks = round_ticks(values)
     if ticks:
         getattr(axes, f"set_{way}lim")(ticks[0], ticks[-1])
         axis.set_ticks(ticks, [LABELS[unit](tick) for tick in ticks])

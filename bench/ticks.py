@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
-Unit = Literal["ns", "bytes/s", "records/s", "cores", "instructions/s", "instructions/byte"]
+Unit = Literal["ns", "MB/s", "records/s", "cores", "instructions/s", "instructions/byte"]
 MAX_TICKS: Final = 8
 _STEPS: Final = tuple(factor * 10.0**power for power in range(-9, 16) for factor in (1, 2, 5))
 
@@ -29,6 +29,13 @@ def round_ticks(values: Sequence[float]) -> list[float]:
     if len(ticks) <= MAX_TICKS:
         return ticks
     return [tick for tick in ticks if _is_power_of_ten(tick) or tick in (first, last)]
+
+
+def linear_ticks(values: Sequence[float]) -> list[float]:
+    """Four to six round values from nothing to above the greatest."""
+    high = max((value for value in values if value > 0), default=1.0)
+    step = min(each for each in _STEPS if high / each <= 5)
+    return [step * number for number in range(math.ceil(high / step - 1e-9) + 1)]
 
 
 def duration(value_ns: float) -> str:
@@ -55,19 +62,21 @@ def count(value: float) -> str:
     return f"{value:.4g}"
 
 
-def bytes_a_second(value: float) -> str:
-    """MB/s, as Kafka's tools say it: 1 MB is 1024 * 1024 bytes."""
-    return f"{value / 2**20:.4g} MB/s"
+def plain(value: float) -> str:
+    """A number with four digits at least, thousands apart."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 LABELS: Final[Mapping[Unit, Callable[[float], str]]] = {
     "ns": duration,
-    "bytes/s": bytes_a_second,
+    "MB/s": plain,
     "records/s": count,
-    "cores": lambda value: f"{value:.4g}",
+    "cores": plain,
     "instructions/s": count,
     "instructions/byte": count,
 }
+FROM_ZERO: Final = frozenset({"cores"})
+"""Units whose axis is linear and begins at nothing; all others are logarithmic."""
 
 
 def beyond(percent: float) -> float:
