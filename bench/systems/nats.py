@@ -73,12 +73,12 @@ class NatsSystem:
         (port,) = free_ports(1)
         settings = {"storage": "file", "sync_interval": SYNC_INTERVAL[durability]}
         configuration = folder / "nats-server.conf"
-        # A string of JSON is one of the server's own configuration language too.
+        # A string of JSON is one of the server's configuration language too; a bare 2m would be two million.
         configuration.write_text(
             f"host: 127.0.0.1\nport: {port}\nmax_payload: {MAX_PAYLOAD_BYTES}\n"
             f"jetstream {{\n"
             f"  store_dir: {json.dumps(str(folder / 'jetstream'))}\n"
-            f"  sync_interval: {settings['sync_interval']}\n"
+            f"  sync_interval: {json.dumps(settings['sync_interval'])}\n"
             f"}}\n",
             encoding="utf-8",
         )
