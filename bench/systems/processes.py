@@ -24,13 +24,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from frieda.errors import FriedaError
+from frieda.transports.shm.socket_file import MAX_PATH_BYTES
 
 PEERS_VARIABLE: Final = "FRIEDA_PEERS"
 LOG_TAIL_BYTES: Final = 4096
 STOP_TIMEOUT_S: Final = 20.0
 VERSION_TIMEOUT_S: Final = 30.0
-MAX_SOCKET_PATH_BYTES: Final = 107
-"""sun_path of struct sockaddr_un holds 108 bytes, the last of them 0."""
 _LOOK_S: Final = 0.02
 _KILL_TIMEOUT_S: Final = 30.0
 _WATCHER: Final = ("/bin/sh", "-c", "read _; kill -KILL 0")
@@ -101,7 +100,7 @@ def accepts_connections(port: int) -> bool:
 @contextlib.contextmanager
 def socket_folder(folder: Path, file_name: str) -> Iterator[Path]:
     """`folder`, or a throw-away one under /tmp where its path is too long for the address of a Unix socket."""
-    if len(os.fsencode(folder.absolute() / file_name)) <= MAX_SOCKET_PATH_BYTES:
+    if len(os.fsencode(folder.absolute() / file_name)) <= MAX_PATH_BYTES:
         yield folder.absolute()
         return
     with tempfile.TemporaryDirectory(prefix="frieda-", dir="/tmp") as short:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
+from frieda.bench.systems.processes import socket_folder
 from frieda.errors import FriedaError
 from frieda.testing.brokers import BrokerProcess
-from frieda.transports.shm.socket_file import MAX_PATH_BYTES
 
+SOCKET_FILE: Final = "broker.sock"
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -28,11 +30,9 @@ def own_broker(
     When the context is left by an exception the broker is killed, else it is stopped in order. Its folder is
     removed in either case.
     """
-    with _throw_away_folder() as folder, _socket_folder(folder) as socket_folder:
+    with _throw_away_folder() as folder, socket_folder(Path(folder), SOCKET_FILE) as sockets:
         listen = (
-            f"shm://{socket_folder}/broker.sock"
-            if transport == "shm"
-            else f"{transport}://127.0.0.1:0"
+            f"shm://{sockets}/{SOCKET_FILE}" if transport == "shm" else f"{transport}://127.0.0.1:0"
         )
         process = BrokerProcess(
             f"{folder}/data", "--polling", polling, "--flush", flush, *flags, listen=listen
@@ -84,20 +84,13 @@ def _stop(process: BrokerProcess) -> None:
 
 
 @contextlib.contextmanager
-def _throw_away_folder(parent: str | None = None) -> Iterator[str]:
-    folder = tempfile.mkdtemp(prefix="frieda-broker-", dir=parent)
+def _throw_away_folder() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="frieda-broker-")
     try:
         yield folder
     finally:
         with _uninterrupted():
             shutil.rmtree(folder)
-
-
-def _socket_folder(folder: str) -> contextlib.AbstractContextManager[str]:
-    """The same, or one directly under /tmp where TMPDIR is too long for the address of a Unix socket."""
-    if len(os.fsencode(f"{folder}/broker.sock")) <= MAX_PATH_BYTES:
-        return contextlib.nullcontext(folder)
-    return _throw_away_folder("/tmp")
 
 
 @contextlib.contextmanager
