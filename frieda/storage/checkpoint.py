@@ -3,13 +3,15 @@
 recovery_point   every segment that ends at or before this offset is synced, cut and indexed
 log_start_offset the first offset that may be read
 end_offset, end_position   present after a clean close: the log's end, and the bytes of its last segment
+cut_base, cut_position     present while the log is being cut: the segment that is to be the last one, and the bytes
+                 of it that stay. Whoever opens the log and finds this does the rest of the cut first.
 """
 
 from __future__ import annotations
 
 import json
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Final
 
 from frieda.storage.filesystem import FileSystem, read_file, replace_file
@@ -20,12 +22,14 @@ _MAX_BYTES: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """See the module. The two ends are -1 where the log was not closed cleanly."""
+    """See the module. The ends are -1 where the log was not closed cleanly, the cut where none is under way."""
 
     recovery_point: int = 0
     log_start_offset: int = 0
     end_offset: int = -1
     end_position: int = -1
+    cut_base: int = -1
+    cut_position: int = -1
 
     def encode(self) -> bytes:
         """One line of JSON, one of checksum."""
@@ -39,9 +43,10 @@ class Checkpoint:
         if tail != b"%08x\n" % zlib.crc32(line):
             return None
         try:
-            fields = json.loads(line)
-            numbers = [int(fields[name]) for name in cls.__slots__]
-        except (ValueError, KeyError, TypeError):
+            found = json.loads(line)
+            # The last two are missing in a checkpoint of before there were cuts.
+            numbers = [int(found.get(each.name, each.default)) for each in fields(cls)]
+        except (ValueError, AttributeError, TypeError):
             return None
         return cls(*numbers)
 

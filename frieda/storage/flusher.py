@@ -30,7 +30,9 @@ class _Round:
     __slots__ = ("ended", "running", "waiting", "wanted")
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[int, Done]] = []
+        self.waiting: list[
+            tuple[int, int, Done]
+        ] = []  # end offset, the log's count of cuts, whom to tell
         self.running = False
         self.wanted = False
         self.ended: list[asyncio.Future[None]] = []
@@ -74,7 +76,7 @@ class Flusher:
         state = self._rounds.get(log) or _Round()
         if not state.running:
             self._start(log, state)
-        state.waiting.append((end_offset, done))
+        state.waiting.append((end_offset, log.cuts, done))
         self.waiting += 1
 
     def require_room(self) -> None:
@@ -148,8 +150,10 @@ class Flusher:
         state.running = False
         unexpected = ran.exception()
         error: BaseException | None = unexpected or job.finish()
-        covered = [entry for entry in state.waiting if entry[0] <= log.synced_offset or error]
-        state.waiting = [] if error else [e for e in state.waiting if e[0] > log.synced_offset]
+        cuts, synced_offset = log.cuts, log.synced_offset
+        covered = [e for e in state.waiting if error or e[1] != cuts or e[0] <= synced_offset]
+        late = [e for e in state.waiting if e[1] == cuts and e[0] > synced_offset]
+        state.waiting = [] if error else late
         self.waiting -= len(covered)
         if state.waiting or state.wanted:
             try:
@@ -157,7 +161,7 @@ class Flusher:
             except StorageError as refused:
                 late, state.waiting = state.waiting, []
                 self.waiting -= len(late)
-                for _, done in late:
+                for _, _, done in late:
                     done(refused)
         if not state.running:
             self._rounds.pop(log, None)
@@ -166,5 +170,12 @@ class Flusher:
                     ended.set_result(None)
             state.ended.clear()
         # Last, since a `done` may come back with the next request.
-        for _, done in covered:
-            done(error)
+        for _, asked_at_cut, done in covered:
+            done(error if error or asked_at_cut == cuts else _cut_off(log))
+
+
+def _cut_off(log: PartitionLog) -> BrokerError:
+    return BrokerError(
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        f"the log in {log.directory} was cut before the batch was on the disk: another broker leads by now",
+    )

@@ -3,6 +3,8 @@
 .lock            held while a broker runs; holds its process id
 meta.json        format version, broker id and an id of the folder
 .clean-shutdown  there only between a clean close and the next opening
+.last-boot       the boot of the machine under which it was last open
+replication-offset-checkpoint   the high watermarks of replicated logs
 <topic>-<partition>/   the logs
 """
 
@@ -18,7 +20,11 @@ from typing import Final
 from frieda.clock import Clock
 from frieda.config import BrokerConfig, TopicConfig
 from frieda.errors import ErrorCode, StorageError
+from frieda.host import host_identity
+from frieda.model import TopicPartition
 from frieda.storage.filesystem import FileSystem, Lock, read_file, replace_file, storage_error
+from frieda.storage.high_watermarks import HighWatermarks
+from frieda.storage.last_boot import note_caught_up, note_opening
 from frieda.storage.log import PartitionLog
 from frieda.storage.partition_folder import (
     TOMBSTONE_SUFFIX,
@@ -41,21 +47,36 @@ class DataFolder:
     """A locked data folder. Made by `open`; close it once all its logs are closed.
 
     path, broker_id, folder_id (a UUID as text).  was_clean: the last broker closed it cleanly, so logs need no scan.
+    is_new: it was made, or was empty. machine_went_down: the machine did while a broker used the folder, so that logs
+    may lack what was not synced; stays True, also over restarts, until `caught_up`.
+    high_watermarks: those that were saved.
     """
 
     def __init__(
-        self, filesystem: FileSystem, path: str, lock: Lock, broker_id: int, folder_id: str
+        self,
+        filesystem: FileSystem,
+        path: str,
+        lock: Lock,
+        broker_id: int,
+        folder_id: str,
+        boot_id: str,
     ) -> None:
         self.path = path
         self.broker_id = broker_id
         self.folder_id = folder_id
         self.was_clean = False
+        self.is_new = False
+        self.machine_went_down = False
+        self.high_watermarks = HighWatermarks(filesystem, path)
+        self._boot_id = boot_id
         self._filesystem = filesystem
         self._lock: Lock | None = lock
 
     @classmethod
-    def open(cls, filesystem: FileSystem, path: str, broker_id: int) -> DataFolder:
-        """Lock the folder, made when missing. Asks the disk.
+    def open(
+        cls, filesystem: FileSystem, path: str, broker_id: int, *, boot_id: str | None = None
+    ) -> DataFolder:
+        """Lock the folder, made when missing. Asks the disk. boot_id: of this machine, when it is not to be asked.
 
         Raises StorageError: in use (names the folder and the process), not a folder, not readable or writable, of
         another format version, of another broker. Nothing stays locked then.
@@ -63,10 +84,18 @@ class DataFolder:
         path = os.path.abspath(path)
         lock = _lock(filesystem, path)
         try:
+            is_new = META_NAME not in filesystem.list_directory(path)
             folder_id = _read_or_begin_meta(filesystem, path, broker_id)
-            folder = cls(filesystem, path, lock, broker_id, folder_id)
+            boot = host_identity() if boot_id is None else boot_id
+            folder = cls(filesystem, path, lock, broker_id, folder_id, boot)
+            folder.is_new = is_new
             marker = os.path.join(path, CLEAN_NAME)
             folder.was_clean = read_file(filesystem, marker, _MAX_META_BYTES) is not None
+            # Before the marker goes: it vouches for the logs until this does.
+            nothing_unsynced = folder.was_clean or not folder.partitions()
+            folder.machine_went_down = note_opening(
+                filesystem, path, boot, nothing_unsynced=nothing_unsynced
+            )
             if folder.was_clean:
                 filesystem.unlink(marker)
                 filesystem.sync_directory(path)
@@ -87,9 +116,12 @@ class DataFolder:
         clock: Clock,
         broker_config: BrokerConfig,
         background: Callable[[Callable[[], None]], object] | None = None,
+        *,
+        replicated: bool = False,
     ) -> PartitionLog:
         """Open or make the log of a partition. Asks the disk; may run in several threads at once.
 
+        replicated: other brokers have replicas, so its high watermark is the last that was saved, or else its start.
         Raises StorageError, also when the folder of that name belongs to a topic of another id.
         """
         directory = self.directory_of(topic, partition)
@@ -98,12 +130,14 @@ class DataFolder:
         except OSError as error:
             raise storage_error(error, f"cannot make {directory}") from error
         check_topic_id(self._filesystem, directory, topic_id)
+        saved = self.high_watermarks.saved.get(TopicPartition(topic, partition), 0)
         return PartitionLog.open(
             self._filesystem,
             directory,
             config,
             clock,
             clean=self.was_clean,
+            high_watermark=saved if replicated else None,
             max_producers=broker_config.max_producers,
             background=background,
             check_crc_on_read=broker_config.check_crc_on_fetch,
@@ -134,6 +168,14 @@ class DataFolder:
                     remove_partition(self._filesystem, directory)
                     removed.append(name)
         return removed
+
+    def caught_up(self) -> None:
+        """Every log has again what the going down of the machine may have cost it. Durable; asks the disk.
+
+        Raises StorageError; the folder then still counts as before.
+        """
+        note_caught_up(self._filesystem, self.path, self._boot_id)
+        self.machine_went_down = False
 
     def close(self, *, clean: bool) -> None:
         """Unlock. `clean`: every log was closed without an error, so the next opening may trust them.

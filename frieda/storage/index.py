@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 from struct import Struct
@@ -56,6 +56,13 @@ class OffsetIndex:
     def last(self) -> tuple[int, int]:
         """The last entry; (-1, 0) when there is none."""
         return (self._offsets[-1], self._positions[-1]) if self._positions else (-1, 0)
+
+    def up_to(self, position: int) -> OffsetIndex:
+        """A copy with the entries of batches that begin before `position`."""
+        kept = bisect_left(self._positions, position)
+        index = OffsetIndex()
+        index._offsets, index._positions = self._offsets[:kept], self._positions[:kept]
+        return index
 
     def entries(self) -> Iterator[tuple[int, int]]:
         """Every entry as (relative offset, position)."""
@@ -117,6 +124,13 @@ class TimeIndex:
         count = len(self._offsets)
         at = bisect_right(self._timestamps, timestamp_ms - 1, 0, count) - 1
         return self._offsets[at] if at >= 0 else 0
+
+    def up_to(self, relative_offset: int) -> TimeIndex:
+        """A copy with the entries of offsets below `relative_offset`."""
+        kept = bisect_left(self._offsets, relative_offset)
+        index = TimeIndex()
+        index._timestamps, index._offsets = self._timestamps[:kept], self._offsets[:kept]
+        return index
 
     def last(self) -> tuple[int, int]:
         """The last entry as (timestamp, relative offset); (-1, 0) when there is none."""

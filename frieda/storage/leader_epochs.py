@@ -40,6 +40,9 @@ class LeaderEpochs:
     def note(self, epoch: int, offset: int) -> None:
         """A batch of `epoch` lies at `offset`. Says nothing new unless the epoch is higher than the latest."""
         if epoch > self.latest:
+            self.cut_end(
+                offset
+            )  # an epoch without a batch, or of a part of the log that is no more
             self._epochs.append(epoch)
             self._starts.append(offset)
 

@@ -1,8 +1,8 @@
 """The log of one partition: append on the event loop, read from anywhere, roll, retain, sync, close.
 
-One thread, the owner's (the event loop's), appends, rolls, applies retention and closes; `open` and `close` may
-run in a worker thread while nothing else uses the log. `plan_read`, `offset_for_timestamp` and the `run` of a
-SyncJob may run in any thread beside that. Slow work of a roll and of deletion goes to `background`, when given.
+One thread, the owner's (the event loop's), appends, rolls, cuts, applies retention and closes; `open` and `close` may
+run in a worker thread while nothing else uses the log. What ReadableLog has and the `run` of a SyncJob or a Cut may run
+in any thread beside that. Slow work of a roll and of deletion goes to `background`, when given.
 
 What is promised: `append` returns when the bytes are with the kernel, so a killed process loses none; a power
 cut loses none below `synced_offset`. When an append fails the log is as it was before. When an fsync fails the
@@ -11,50 +11,36 @@ log takes no more writes (`failed`), since the kernel may have dropped what it c
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from functools import partial
-from operator import attrgetter
 from typing import Final
 
 from frieda.clock import Clock
 from frieda.config import TopicConfig
-from frieda.errors import BrokerError, ErrorCode, StorageError
+from frieda.errors import ErrorCode, StorageError
+from frieda.storage.cutting import Cut, Place
 from frieda.storage.filesystem import FileSystem, storage_error, write_all
 from frieda.storage.leader_epochs import LeaderEpochs
 from frieda.storage.partition_folder import remove_partition
 from frieda.storage.producer_state import Facts, ProducerState
-from frieda.storage.reading import ReadPlan
-from frieda.storage.recovery import (
-    cut_segments,
-    recover,
-    remove_snapshots_after,
-    restore_producers,
-    save_epochs,
-)
-from frieda.storage.retention import (
-    expired_segments,
-    forget_unused_indexes,
-    old_enough_to_roll,
-)
+from frieda.storage.readable import ReadableLog
+from frieda.storage.recovery import recover
+from frieda.storage.replicated import check_replicated
+from frieda.storage.retention import expired_segments, forget_unused_indexes, old_enough_to_roll
 from frieda.storage.sealing import Sealer
 from frieda.storage.segment import MAX_RELATIVE_OFFSET, Segment
 from frieda.storage.slow_work import Background, SlowWork
 from frieda.storage.sync import SyncJob
-from frieda.storage.time_lookup import first_at_or_after
 from frieda.wire.batch import BatchHeader, facts_of, patch
 
 CLOSE_TIMEOUT_S: Final = 30.0
-_base_offset = attrgetter("base_offset")
 
 
-class PartitionLog:
+class PartitionLog(ReadableLog):
     """See the module. Made by `open`; whoever opened it closes it.
 
-    log_start_offset, log_end_offset: the offsets that can be read, and the next to be given out.
-    config: the topic's settings; altered ones hold from the next append or tick on.
-    high_watermark: the owner's; retention deletes nothing above it.  synced_offset: what lies below is on the disk.
+    synced_offset: what lies below is on the disk.
     damages: (first offset, next readable offset, sentence) of what recovery found damaged and kept.
-    scanned_segments, cut_bytes: what opening had to read with its checksums, and cut off.
+    scanned_segments, cut_bytes: what opening had to read with its checksums, and cut off.  cuts: how often it was cut.
     """
 
     def __init__(
@@ -67,29 +53,24 @@ class PartitionLog:
         background: Background | None,
         check_crc_on_read: bool,
     ) -> None:
-        self.directory = directory
-        self.config = config
+        super().__init__(filesystem, directory, config, check_crc_on_read)
         self.producers = producers
         self.epochs = LeaderEpochs()
-        self.log_start_offset = 0
-        self.log_end_offset = 0
-        self.high_watermark = 0
         self.synced_offset = 0
         self.damages: list[tuple[int, int, str]] = []
         self.scanned_segments = 0
         self.cut_bytes = 0
-        self._filesystem = filesystem
+        self.cuts = 0
         self._clock = clock
-        self._segments: tuple[Segment, ...] = ()
         self._refusal: StorageError | None = None
-        self._must_cut = False
+        self._must_cut = False  # bytes of a failed write lie behind the end, or `_cut` is not done
+        self._cut: Cut | None = None
         self._noted_epoch = -1  # the epoch that `epochs` knows to be the latest
         self._new_names = False
         self._changed = False
         self._sealer = Sealer(filesystem, directory, 0, self.fail)
         self._idle_since_offset = -1
         self._slow_work = SlowWork(background)
-        self._check_crc_on_read = check_crc_on_read
         self._active: Segment
 
     @classmethod
@@ -101,17 +82,18 @@ class PartitionLog:
         clock: Clock,
         *,
         clean: bool,
+        high_watermark: int | None = None,
         max_producers: int = 100_000,
         background: Background | None = None,
         check_crc_on_read: bool = True,
     ) -> PartitionLog:
         """Open or make the log in `directory`.
 
-        clean: the data folder was closed cleanly (`DataFolder.was_clean`). background: runs a callable in a worker
-        thread and returns at once; without one, slow work is done where it arises. Raises StorageError.
+        clean: the data folder was closed cleanly (`DataFolder.was_clean`). high_watermark: the last that was saved;
+        None where there are no other replicas, and all that is here counts as agreed. background: runs a callable in a
+        worker thread and returns at once; without one, slow work is done where it arises. Raises StorageError.
         """
-        now_ms = clock.time_ms()
-        producers = ProducerState(max_producers, now_ms)
+        producers = ProducerState(max_producers, clock.time_ms())
         log = cls(filesystem, directory, config, clock, producers, background, check_crc_on_read)
         try:
             found = recover(
@@ -126,6 +108,8 @@ class PartitionLog:
         log.log_end_offset = log.high_watermark = active.next_offset
         start = max(found.checkpoint.log_start_offset, found.segments[0].base_offset)
         log.log_start_offset = min(start, log.log_end_offset)
+        if high_watermark is not None:
+            log.high_watermark = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
         log.synced_offset = log.log_end_offset if found.clean else active.base_offset
         log._sealer.recovery_point = found.checkpoint.recovery_point
         log._changed = log._new_names = not found.clean
@@ -147,15 +131,6 @@ class PartitionLog:
     def maintenance_error(self) -> str:
         """Why the last roll's or deletion's slow work failed, or empty. Opening then has more to do."""
         return self._slow_work.error
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of batches."""
-        return sum(segment.end_position for segment in self._segments)
-
-    @property
-    def segment_count(self) -> int:
-        return len(self._segments)
 
     def append(self, batch: memoryview, header: BatchHeader, leader_epoch: int) -> int:
         """Store a batch that `check_batch` and `producers.check` let pass; returns its base offset.
@@ -213,10 +188,39 @@ class PartitionLog:
         if producer_id >= 0:
             self.producers.note(batch, base_offset)
 
-    def _make_room(self, size_bytes: int, last_offset: int) -> Segment:
-        """All that an append seldom needs: refusal, the rest of a failed write, a roll, a longer file."""
+    def append_replicated(self, batches: memoryview, leader_epoch: int) -> int:
+        """Store batches as their leader stored them, from the leader of that epoch; returns the log end offset then.
+
+        All are checked before the first is stored: see `check_replicated`. Raises BrokerError as it does, and
+        StorageError; what came before a batch that could not be written is stored then.
+        """
+        for header, batch in check_replicated(
+            batches, self.log_end_offset, self.epochs.latest, leader_epoch
+        ):
+            size, next_offset = len(batch), header.next_offset
+            segment = self._make_room(size, next_offset - 1)
+            try:
+                write_all(segment.file(), batch, segment.end_position)
+            except OSError as error:
+                self._must_cut = True
+                raise storage_error(error, f"cannot write to {segment.path}") from error
+            segment.end_position += size
+            segment.next_offset = self.log_end_offset = next_offset
+            self.note(header.base_offset, size, header.leader_epoch, facts_of(header))
+        return self.log_end_offset
+
+    def _require_writable(self) -> None:
         if self._refusal is not None:
             raise self._refusal
+        if self._cut is not None:
+            raise StorageError(
+                ErrorCode.BUSY,
+                f"the log in {self.directory} is being cut to offset {self.log_end_offset}",
+            )
+
+    def _make_room(self, size_bytes: int, last_offset: int) -> Segment:
+        """All that an append seldom needs: refusal, the rest of a failed write, a roll, a longer file."""
+        self._require_writable()
         self._changed = True
         active = self._active
         try:
@@ -239,8 +243,7 @@ class PartitionLog:
 
     def roll(self) -> None:
         """Begin a new segment, unless the active one is empty. Raises StorageError; the log is then as before."""
-        if self._refusal is not None:
-            raise self._refusal
+        self._require_writable()
         closed, base_offset = self._active, self.log_end_offset
         if closed.end_position == 0:
             return
@@ -259,60 +262,24 @@ class PartitionLog:
             partial(self._sealer.seal, closed, self.log_start_offset, snapshot, epochs)
         )
 
-    def fail(self, error: OSError) -> None:
-        """Take no more writes: an fsync failed. Any thread."""
+    def fail(self, error: OSError, what: str = "an fsync") -> None:
+        """Take no more writes: what may not be tried again failed. Any thread."""
         self._refusal = StorageError(
             ErrorCode.LOG_FAILED,
-            f"an fsync in {self.directory} failed ({error.strerror or error}); "
+            f"{what} in {self.directory} failed ({error.strerror or error}); "
             "the log takes no more writes until the broker restarts",
         )
 
     def begin_sync(self) -> SyncJob:
         """The work that brings all that was appended so far to the disk. Owner's thread; see SyncJob.
 
-        Raises StorageError when the log has failed, or a file cannot be opened.
+        Raises StorageError when the log has failed or is being cut, or a file cannot be opened.
         """
-        if self._refusal is not None:
-            raise self._refusal
+        self._require_writable()
         directory = self.directory if self._new_names else None
         job = SyncJob(self, self._filesystem, self._unsynced(), directory)
         self._new_names = False
         return job
-
-    def plan_read(
-        self,
-        offset: int,
-        max_bytes: int,
-        up_to_offset: int | None = None,
-        *,
-        at_least_one: bool = True,
-    ) -> ReadPlan:
-        """Plan to read whole batches from the one that holds `offset`, none that reaches beyond `up_to_offset`.
-
-        Never waits for the disk. The plan's `size_bytes` is 0 when there is nothing to read. at_least_one: the first
-        batch even when it is larger than `max_bytes`. Raises BrokerError(OFFSET_OUT_OF_RANGE), StorageError. Any
-        thread.
-        """
-        end = self.log_end_offset
-        limit = end if up_to_offset is None or up_to_offset > end else up_to_offset
-        if offset < self.log_start_offset or offset > end:
-            raise self._out_of_range(f"offset {offset} cannot be read")
-        segments = self._segments
-        segment = segments[-1]
-        if offset < segment.base_offset:  # most readers are near the end
-            segment = segments[max(bisect_right(segments, offset, key=_base_offset) - 1, 0)]
-        return ReadPlan(
-            segment,
-            offset,
-            limit,
-            max_bytes,
-            at_least_one=at_least_one,
-            check_crc=self._check_crc_on_read,
-        )
-
-    def offset_for_timestamp(self, timestamp_ms: int) -> tuple[int, int] | None:
-        """(offset, timestamp) of the first record of that time or later, or None: see `first_at_or_after`."""
-        return first_at_or_after(self._segments, timestamp_ms, self.log_start_offset)
 
     def apply_retention(self, now_ms: int) -> int:
         """The owner's tick: roll by age, delete what is too old or too much, forget silent things.
@@ -320,6 +287,8 @@ class PartitionLog:
         Returns how many segments were deleted. Raises StorageError.
         """
         self.producers.now_ms = now_ms
+        if self._cut is not None:
+            return 0
         active = self._active
         if self._refusal is None and old_enough_to_roll(active, self.config, now_ms):
             self.roll()
@@ -337,12 +306,14 @@ class PartitionLog:
     def delete_before(self, offset: int) -> int:
         """Records below `offset` are no more; whole segments of them are deleted. Returns how many segments.
 
-        Raises BrokerError(OFFSET_OUT_OF_RANGE) above the high watermark.
+        Raises BrokerError(OFFSET_OUT_OF_RANGE) above the high watermark, StorageError(BUSY) while the log is being cut.
         """
         if offset > self.high_watermark or offset < 0:
             raise self._out_of_range(f"cannot delete before offset {offset}")
         if offset <= self.log_start_offset:
             return 0
+        if self._cut is not None:
+            self._require_writable()
         self.log_start_offset = offset
         count = sum(segment.next_offset <= offset for segment in self._segments[:-1])
         self._delete_first(count, save=True)
@@ -363,33 +334,64 @@ class PartitionLog:
         for segment in gone:
             segment.unlink()
 
-    def truncate_to(self, offset: int) -> None:
-        """Cut every batch that reaches to `offset` or beyond. Only while nothing else runs on this log.
+    def truncate_to(self, offset: int) -> int:
+        """Cut off the batch that holds `offset` and all behind it; returns the offset at which the log ends then.
 
-        Asks the disk. Raises StorageError, BrokerError(OFFSET_OUT_OF_RANGE).
+        That is below `offset` when it lies inside a batch. `find_cut`, `begin_cut` and `Cut.complete` in one; asks the
+        disk. Raises StorageError, BrokerError(OFFSET_OUT_OF_RANGE) below the log start offset.
         """
-        if offset >= self.log_end_offset:
-            return
-        if offset < self.log_start_offset:
-            raise self._out_of_range(f"cannot cut at offset {offset}")
-        self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot cut the log in {self.directory}")
-        try:
-            self._segments = cut_segments(self._segments, offset)
-            self._active = active = self._segments[-1]
-            self._must_cut, self._changed = False, True
-            end = self.log_end_offset = active.next_offset
-            self.synced_offset = min(self.synced_offset, end)
-            self.high_watermark = min(self.high_watermark, end)
-            self.epochs.cut_end(end)
-            self._noted_epoch = -1
-            filesystem, directory = self._filesystem, self.directory
-            remove_snapshots_after(filesystem, directory, end)
-            restore_producers(filesystem, directory, self._segments, self.producers, end)
-            save_epochs(filesystem, directory, self.epochs.encode())
-            recovery_point = min(self._sealer.recovery_point, active.base_offset)
-            self._sealer.save(recovery_point, self.log_start_offset)
-        except OSError as error:
-            raise storage_error(error, f"cannot cut the log in {self.directory}") from error
+        place = self.find_cut(offset)
+        return self.log_end_offset if place is None else self.begin_cut(place).complete()
+
+    def reset_to(self, offset: int) -> None:
+        """Forget everything and be an empty log that begins at `offset`. Asks the disk; raises StorageError."""
+        self.begin_cut(self.place_anew(offset)).complete()
+
+    def begin_cut(self, place: Place) -> Cut:
+        """End the log at `place.offset` from now on; it takes no writes until the cut is finished.
+
+        The high watermark comes down only where it lay above that. Plans to read that were made before bring what they
+        would have brought, or nothing. Raises StorageError, BrokerError(OFFSET_OUT_OF_RANGE) when the place is gone.
+        """
+        self._require_writable()
+        before, anew, end = self._segments, place.source is None, place.offset
+        if place.source is not None and place.source not in before:
+            raise self._out_of_range(f"cannot cut at offset {end}")
+        stay = () if place.source is None else before[: before.index(place.source)]
+        for segment in before[len(stay) :]:
+            segment.superseded = True
+            segment.drop_file()
+        self._segments, self._active = (*stay, place.kept), place.kept
+        self.log_end_offset = end
+        self.log_start_offset = end if anew else min(self.log_start_offset, end)
+        exposed = self.high_watermark
+        self.high_watermark = end if anew else min(exposed, end)
+        self.synced_offset = min(self.synced_offset, end)
+        self.damages = [damage for damage in self.damages if damage[0] < end and not anew]
+        self.epochs.cut_end(0 if anew else end)
+        known = self.producers.cut_end(0 if anew else end)
+        self._noted_epoch = self._idle_since_offset = -1
+        self._changed = self._must_cut = True
+        self.cuts += 1
+        self._cut = Cut(
+            self,
+            self._filesystem,
+            self._sealer,
+            self._segments,
+            anew=anew,
+            below_high_watermark=end < exposed,
+            producers_known=known,
+        )
+        return self._cut
+
+    def cut_finished(self, cut: Cut) -> None:
+        """Take writes again: `cut` is done. For Cut."""
+        if self._cut is cut:
+            self._cut, self._must_cut = None, False
+
+    def wait_for_slow_work(self, what: str) -> None:
+        """Return when the slow work of rolls and deletions is done. Any thread. Raises StorageError."""
+        self._slow_work.wait(CLOSE_TIMEOUT_S, f"{what} in {self.directory}")
 
     def delete(self) -> None:
         """Close, and remove the whole folder: it gets a tombstone's name first. Asks the disk; raises StorageError."""
@@ -398,7 +400,9 @@ class PartitionLog:
         )
         for segment in self._segments:
             segment.deleted = True
-        self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot delete the log in {self.directory}")
+        if self._cut is not None:
+            self._cut.give_up()
+        self.wait_for_slow_work("cannot delete the log")
         self._drop_files()
         remove_partition(self._filesystem, self.directory)
 
@@ -412,7 +416,9 @@ class PartitionLog:
             self._drop_files()
             return False
         try:
-            self._slow_work.wait(CLOSE_TIMEOUT_S, f"cannot close the log in {self.directory}")
+            self.wait_for_slow_work("cannot close the log")
+            if self._cut is not None:
+                self._cut.complete()
             if self._changed:
                 end = self.log_end_offset
                 snapshot, epochs = self.producers.encode(end), self.epochs.encode()
@@ -437,13 +443,6 @@ class PartitionLog:
                 break
             waiting.append(segment)
         return waiting[::-1]
-
-    def _out_of_range(self, what: str) -> BrokerError:
-        return BrokerError(
-            ErrorCode.OFFSET_OUT_OF_RANGE,
-            f"{what}: {self.directory} holds {self.log_start_offset} to {self.log_end_offset}, "
-            f"its high watermark is {self.high_watermark}",
-        )
 
     def _drop_files(self) -> None:
         for segment in self._segments:

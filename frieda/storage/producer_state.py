@@ -79,11 +79,21 @@ class _Producer:
     """One producer: its epoch, and the sequence that comes next.
 
     `batches` holds three numbers a batch: first << 32 | last sequence, base offset, timestamp.
+    born_at: the base offset with which this epoch began here; -1: from a snapshot. before: its earlier epoch.
     """
 
-    __slots__ = ("active_ms", "batches", "epoch", "next_sequence", "next_slot")
+    __slots__ = ("active_ms", "batches", "before", "born_at", "epoch", "next_sequence", "next_slot")
 
-    def __init__(self, epoch: int, next_sequence: int, active_ms: int) -> None:
+    def __init__(
+        self,
+        epoch: int,
+        next_sequence: int,
+        active_ms: int,
+        born_at: int = -1,
+        before: _Producer | None = None,
+    ) -> None:
+        self.born_at = born_at
+        self.before = before
         self.epoch = epoch
         self.next_sequence = next_sequence
         self.active_ms = active_ms
@@ -100,6 +110,25 @@ class _Producer:
             batches.extend((first << 32 | last, base_offset, timestamp_ms))
         slot += 3
         self.next_slot = 0 if slot == REMEMBERED_BATCHES * 3 else slot
+
+    def newest_offset(self) -> int:
+        """The base offset of the newest batch, or -1."""
+        return self.batches[self.next_slot - 2] if self.batches else -1
+
+    def as_of(self, offset: int) -> _Producer | None:
+        """What it was before the batch at `offset`; None: not known then. LookupError: not remembered."""
+        if self.newest_offset() < offset:
+            return self
+        if self.born_at >= offset:
+            return self.before.as_of(offset) if self.before is not None else None
+        kept = [batch for batch in self.in_order() if batch[1] < offset]
+        if not kept:
+            raise LookupError
+        following = (kept[-1][0] + 1) & (_SEQUENCES - 1)
+        older = _Producer(self.epoch, following, self.active_ms, self.born_at, self.before)
+        for both, base_offset, timestamp_ms in kept:
+            older.remember(both >> 32, both & 0xFFFFFFFF, base_offset, timestamp_ms)
+        return older
 
     def in_order(self) -> Iterator[tuple[int, int, int]]:
         """The remembered batches, oldest first."""
@@ -226,7 +255,9 @@ class ProducerState:
         if known is None or known.epoch != epoch:
             if known is None and len(self._producers) >= self.max_producers:
                 self._forget_one()
-            known = self._producers[producer_id] = _Producer(epoch, 0, 0)
+            if known is not None and known.before is not None:
+                known.before, known.born_at = None, -1  # one epoch back is remembered, no more
+            known = self._producers[producer_id] = _Producer(epoch, 0, 0, base_offset, known)
         known.next_sequence = (last + 1) & (_SEQUENCES - 1)
         known.active_ms = self.now_ms
         known.remember(first, last, base_offset, newest_ms)
@@ -242,6 +273,31 @@ class ProducerState:
         for producer_id in silent:
             del self._producers[producer_id]
         return len(silent)
+
+    def cut_end(self, offset: int) -> bool:
+        """Be as before the batch at `offset`, by what is remembered: the log was cut there.
+
+        False when that does not reach back far enough for some producer (all its remembered batches were cut, or two
+        of its epochs). Nothing has changed then; the state must be made again from a snapshot and the log. May
+        remember fewer batches of a producer than before, and as many more than its client can have under way.
+        """
+        changed: dict[int, _Producer | None] = {}
+        try:
+            for producer_id, known in self._producers.items():
+                if known.newest_offset() >= offset:
+                    changed[producer_id] = known.as_of(offset)
+        except LookupError:
+            return False
+        for producer_id, older in changed.items():
+            if older is None:
+                del self._producers[producer_id]
+            else:
+                self._producers[producer_id] = older
+        return True
+
+    def take_over(self, other: ProducerState) -> None:
+        """Be what `other` is, which is not used any more."""
+        self._producers = other._producers
 
     def clear(self) -> None:
         """Forget all."""

@@ -64,7 +64,7 @@ class ReadPlan:
         self._base_offset = offset
         self.offset = self.next_offset = offset
         self.size_bytes = 0
-        if offset >= up_to_offset:
+        if offset >= up_to_offset or offset >= segment.next_offset:  # (the log was cut this moment)
             return
         try:
             self._locate(wait=False)
@@ -77,7 +77,7 @@ class ReadPlan:
         """Read into `view` (of `size_bytes`); returns the size of the whole and sound batches in it.
 
         That is 0 when a plan left open turns out to hold nothing, or a first batch larger than the view: plan again,
-        what leads to it is in memory now.
+        what leads to it is in memory now. Also when the log was cut since: the plan is void.
         Raises BlockingIOError (wait=False, and the disk would have to be asked), CorruptLogError when the very first
         batch is damaged (later ones end the result before them), BrokerError(OFFSET_OUT_OF_RANGE) when the segment
         was deleted meanwhile, StorageError. Any thread.
@@ -85,18 +85,35 @@ class ReadPlan:
         if self.size_bytes == 0:
             return 0
         segment = self._segment
+        try:
+            sound, next_offset = self._read_sound(view, wait=wait)
+        except BrokerError:
+            if segment.superseded:
+                return 0
+            raise
+        if (
+            sound == 0 or segment.superseded
+        ):  # looked at after the read: what was read may be no batch
+            return 0
+        segment.hint(next_offset, self._position + sound)
+        self.next_offset = next_offset
+        return sound
+
+    def _read_sound(self, view: memoryview, *, wait: bool) -> tuple[int, int]:
+        """Size of what was read, and the offset behind it."""
+        segment = self._segment
         if self._position < 0:
             if not wait:
                 raise BlockingIOError
             self._locate(wait=True)
             if self.size_bytes == 0:
-                return 0
+                return 0, self.offset
         file = self._open()
         try:
             sound, next_offset, reason = self._read(file, view, wait=wait)
             if sound == 0:
                 if reason == _CUT_OFF and len(view) < self.size_bytes:
-                    return 0
+                    return 0, self.offset
                 if not wait:
                     # To find where the log can be read again takes a search: not on the event loop.
                     raise BlockingIOError
@@ -110,18 +127,14 @@ class ReadPlan:
                         limit = segment.locate_surely(file, self._up_to_offset)
                         end = limit.position if isinstance(limit, Damage) else limit[0]
                     self.size_bytes = min(self.size_bytes, max(end - start[0], 0))
-                    sound, next_offset, reason = self._read(file, view, wait=wait)
-            if sound == 0:
-                return 0
+                    sound, next_offset, _ = self._read(file, view, wait=wait)
         except BlockingIOError:
             raise
         except OSError as error:
             raise storage_error(error, f"cannot read {segment.path}") from error
         finally:
             file.release()
-        segment.hint(next_offset, self._position + sound)
-        self.next_offset = next_offset
-        return sound
+        return sound, next_offset
 
     def _read(self, file: File, view: memoryview, *, wait: bool) -> tuple[int, int, str]:
         view = view[: self.size_bytes]

@@ -3,7 +3,7 @@
 After a clean close nothing is scanned: the last segment is walked from its last index entry. Otherwise the
 segments behind the checkpoint's recovery point are read whole with their checksums, which is the last one
 unless the process died just after it began a new one. A torn tail (no sound batch behind it, here or in a
-later segment) is cut. Damage in the middle is kept and reported.
+later segment) is cut. Damage in the middle is kept and reported. A cut that was under way is carried out first.
 """
 
 from __future__ import annotations
@@ -57,9 +57,12 @@ def recover(
     Raises OSError, StorageError.
     """
     filesystem.make_directory(directory)
-    names = filesystem.list_directory(directory)
     saved = read_checkpoint(filesystem, directory)
     checkpoint = saved or Checkpoint()
+    cut_short = checkpoint.cut_base >= 0
+    if cut_short:
+        carry_out_cut(filesystem, directory, checkpoint)
+    names = filesystem.list_directory(directory)
     bases = [offset for offset, suffix in map(_offset_of, names) if suffix == LOG_SUFFIX]
     while len(bases) > 1 and bases[1] <= checkpoint.log_start_offset:
         filesystem.unlink(os.path.join(directory, file_name(bases.pop(0)) + LOG_SUFFIX))
@@ -73,7 +76,7 @@ def recover(
     found = Recovered(segments, checkpoint, producers, LeaderEpochs())
     stored_epochs = _read_epochs(filesystem, directory)
     found.epochs = stored_epochs or LeaderEpochs()
-    found.clean = clean and saved is not None and _resume(filesystem, found)
+    found.clean = clean and saved is not None and not cut_short and _resume(filesystem, found)
     if found.clean:
         restore_producers(filesystem, directory, segments, producers, segments[-1].next_offset)
     else:
@@ -86,7 +89,13 @@ def recover(
                 segment.base_offset,
                 lambda h: found.epochs.note(h.leader_epoch, h.base_offset),
             )
+    known = len(found.epochs)
     found.epochs.cut_end(segments[-1].next_offset)
+    if known != len(found.epochs) or cut_short:
+        # Now, since what is appended next would fit in with neither the old file nor what recovery makes of it.
+        save_epochs(filesystem, directory, found.epochs.encode(), durable=True)
+    if cut_short or found.checkpoint.recovery_point != checkpoint.recovery_point:
+        write_checkpoint(filesystem, directory, found.checkpoint)
     for segment in segments:
         segment.drop_file()
     return found
@@ -118,9 +127,16 @@ def remove_snapshots_after(filesystem: FileSystem, directory: str, offset: int) 
             filesystem.unlink(_snapshot_path(directory, made_at))
 
 
-def save_epochs(filesystem: FileSystem, directory: str, epochs: bytes) -> None:
-    """Write the leader epoch checkpoint. Raises OSError."""
-    replace_file(filesystem, os.path.join(directory, EPOCHS_NAME), epochs, durable=False)
+def save_epochs(
+    filesystem: FileSystem, directory: str, epochs: bytes, *, durable: bool = False
+) -> None:
+    """Write the leader epoch checkpoint. Raises StorageError."""
+    replace_file(filesystem, os.path.join(directory, EPOCHS_NAME), epochs, durable=durable)
+
+
+def remove_epochs(filesystem: FileSystem, directory: str) -> None:
+    """Remove the leader epoch checkpoint: it is made again from the log. Raises OSError."""
+    filesystem.unlink(os.path.join(directory, EPOCHS_NAME))
 
 
 def restore_producers(
@@ -148,18 +164,25 @@ def restore_producers(
             visit_headers(segment, start, lambda h: _replay(producers, h, offset))
 
 
-def cut_segments(segments: tuple[Segment, ...], offset: int) -> tuple[Segment, ...]:
-    """Cut every batch that reaches to `offset` or beyond, and sync; the first segment stays. Raises OSError."""
-    while len(segments) > 1 and segments[-1].base_offset >= offset:
-        segments[-1].unlink()
-        segments = segments[:-1]
-    active = segments[-1]
-    file = active.file()
-    found = active.locate(file, offset, wait=True)
-    active.rebuild(found.position if isinstance(found, Damage) else found[0])
-    active.cut()
-    file.sync()
-    return segments
+def carry_out_cut(filesystem: FileSystem, directory: str, cut: Checkpoint) -> None:
+    """Bring the segment files to what a checkpoint says of a cut, and sync. Any number of times. Raises OSError."""
+    anew = cut.cut_base <= cut.log_start_offset  # then nothing that lies before can be read
+    for name in filesystem.list_directory(directory):
+        offset, suffix = _offset_of(name)
+        if suffix not in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            continue
+        gone = offset > cut.cut_base or (offset < cut.cut_base and anew)
+        if gone or (offset == cut.cut_base and suffix != LOG_SUFFIX):
+            filesystem.unlink(os.path.join(directory, name))
+    last = os.path.join(directory, file_name(cut.cut_base) + LOG_SUFFIX)
+    file = filesystem.open(last, create=True)
+    try:
+        if file.size() > cut.cut_position:
+            file.truncate(cut.cut_position)
+        file.sync()
+    finally:
+        file.release()
+    filesystem.sync_directory(directory)
 
 
 def _replay(producers: ProducerState, header: BatchHeader, end: int) -> None:
@@ -220,8 +243,6 @@ def _scan(filesystem: FileSystem, directory: str, found: Recovered) -> None:
         save_epochs(filesystem, directory, found.epochs.encode())
     start = max(found.checkpoint.log_start_offset, segments[0].base_offset)
     found.checkpoint = Checkpoint(active.base_offset, min(start, active.next_offset))
-    if found.checkpoint.recovery_point != recovery_point:
-        write_checkpoint(filesystem, directory, found.checkpoint)
 
 
 def _drop_empty_ends(found: Recovered) -> None:

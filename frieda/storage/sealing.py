@@ -50,6 +50,15 @@ class Sealer:
         )
         self.recovery_point = recovery_point
 
+    def announce_cut(self, log_start_offset: int, base_offset: int, position: int) -> Checkpoint:
+        """Write that the log is being cut: see Checkpoint. `save` says that it is done. Raises StorageError."""
+        self.recovery_point = min(self.recovery_point, base_offset)
+        cut = Checkpoint(
+            self.recovery_point, log_start_offset, cut_base=base_offset, cut_position=position
+        )
+        write_checkpoint(self._filesystem, self._directory, cut)
+        return cut
+
     def save_closed(
         self, unsynced: Sequence[Segment], log_start_offset: int, snapshot: bytes, epochs: bytes
     ) -> None:

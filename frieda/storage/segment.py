@@ -42,7 +42,7 @@ class Segment:
     base_offset: the offset the file is named by.  end_position: bytes of batches.  next_offset: the offset after
     the last record.  allocated: how far the file reaches.  index_due: a batch that begins there or later gets an
     index entry.  open_file: what `file` gives, while it is open.  first_append_ms: wall clock of the first append
-    (0: none), for rolling by age.
+    (0: none), for rolling by age.  superseded: the log was cut, and the file is another object's by now.
     """
 
     __slots__ = (
@@ -63,6 +63,7 @@ class Segment:
         "next_offset",
         "open_file",
         "path",
+        "superseded",
     )
 
     def __init__(
@@ -84,6 +85,7 @@ class Segment:
         self.max_timestamp_offset = base_offset
         self.first_append_ms = 0
         self.deleted = False
+        self.superseded = False
         self.index_used = True
 
     def start_empty(self) -> None:
@@ -96,7 +98,27 @@ class Segment:
             self._filesystem.unlink(self.path)
             raise
         self.open_file = file
+        self.begin_indexes()
+
+    def begin_indexes(self) -> None:
+        """Nothing is in it yet."""
         self._indexes = OffsetIndex(), TimeIndex()
+
+    def up_to(self, position: int, offset: int) -> Segment:
+        """Another object for what this file holds before `position`, where the batch that begins with `offset` lies.
+
+        It ends earlier where what lies before that is damaged. Changes nothing on the disk, but reads from it a
+        little more than an index interval. Any thread; raises OSError, StorageError.
+        """
+        kept = Segment(
+            self._filesystem, self._directory, self.base_offset, self._index_interval_bytes
+        )
+        kept.first_append_ms = self.first_append_ms
+        offsets, times = self.indexes()
+        kept._indexes = offsets.up_to(position), times.up_to(offset - self.base_offset)
+        if not kept._take_up(position):
+            kept.rebuild(position)
+        return kept
 
     def file(self) -> File:
         """The file, opened when it is not. Owner's thread; raises OSError."""
@@ -179,7 +201,7 @@ class Segment:
         `visit` is called with each sound header. Bytes that are no batch are left where they are: see the
         damages returned.
         """
-        self._indexes = OffsetIndex(), TimeIndex()
+        self.begin_indexes()
         self.index_due = self._index_interval_bytes
         self.end_position, self.next_offset = 0, self.base_offset
         self.max_timestamp_ms, self.max_timestamp_offset = -1, self.base_offset
@@ -206,9 +228,14 @@ class Segment:
         indexes = self._read_indexes(size_bytes, MAX_RELATIVE_OFFSET + 1)
         if indexes is None:
             return False
-        relative, position = indexes[0].last()
-        timestamp_ms, timestamp_relative = indexes[1].last()
         self._indexes = indexes
+        return self._take_up(size_bytes)
+
+    def _take_up(self, size_bytes: int) -> bool:
+        """Walk from the last entry of the indexes to `size_bytes`; False when it does not fit. Raises OSError."""
+        offsets, times = self.indexes()
+        relative, position = offsets.last()
+        timestamp_ms, timestamp_relative = times.last()
         self.max_timestamp_ms = timestamp_ms
         self.max_timestamp_offset = self.base_offset + max(timestamp_relative, 0)
         self.index_due = position + self._index_interval_bytes
@@ -381,8 +408,6 @@ class Segment:
 
     def _fits(self, indexes: tuple[OffsetIndex, TimeIndex]) -> bool:
         """Does the last entry point at a batch with that last offset, and are there entries where some are due?"""
-        if not len(indexes[1]) and self.end_position:
-            return False
         if not len(indexes[1]) and self.end_position:
             return False
         relative, position = indexes[0].last()

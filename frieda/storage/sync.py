@@ -20,7 +20,7 @@ class SyncJob:
     dropped, and a second fsync would say that all is well.
     """
 
-    __slots__ = ("_directory", "_files", "_filesystem", "_log", "end_offset", "error")
+    __slots__ = ("_cuts", "_directory", "_files", "_filesystem", "_log", "end_offset", "error")
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class SyncJob:
         self._files: list[File] = []
         self._directory = directory
         self.end_offset = log.log_end_offset
+        self._cuts = log.cuts
         self.error: OSError | None = None
         try:
             for segment in segments:
@@ -67,5 +68,6 @@ class SyncJob:
                 ErrorCode.LOG_FAILED,
                 f"an fsync in {self._log.directory} failed ({self.error.strerror or self.error})",
             )
-        self._log.synced_offset = max(self._log.synced_offset, self.end_offset)
+        if self._cuts == self._log.cuts:  # else other records may lie below that offset by now
+            self._log.synced_offset = max(self._log.synced_offset, self.end_offset)
         return None
