@@ -57,6 +57,7 @@ class YsbSettings:
 
     def __post_init__(self) -> None:
         bounds: tuple[tuple[str, float, float, float], ...] = (
+            ("rate", self.rate, 0.001, 1e9),
             ("duration_s", self.duration_s, 0.1, 86_400),
             ("partitions", self.partitions, 1, 1000),
             ("workers", self.workers, 1, 64),
