@@ -12,6 +12,8 @@ The family tree, by who is at fault:
     ├── ProtocolError      RemoteProtocolError (the peer sent nonsense), LocalProtocolError (we would)
     ├── StorageError       the log: a code of the table plus the folder or file it happened in
     ├── ConfigError        a setting is unknown or its value is out of range
+    ├── CoordinationError  the cluster's metadata store: unreachable or late; ConflictError (the value was another),
+    │                      FencedError (another has taken over)
     ├── DeliveryTimeoutError, BufferFullError, ClientClosedError   the client library
     └── MissingDependencyError   an optional package is needed and not installed
 """
@@ -36,6 +38,8 @@ class ErrorCode(IntEnum):
     MESSAGE_TOO_LARGE = 10
     NETWORK_EXCEPTION = 13
     INVALID_TOPIC = 17
+    NOT_ENOUGH_REPLICAS = 19
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20
     INVALID_REQUIRED_ACKS = 21
     INVALID_GROUP_ID = 24
     UNSUPPORTED_VERSION = 35
@@ -78,6 +82,10 @@ ERROR_TABLE: dict[ErrorCode, ErrorRow] = {
     ErrorCode.MESSAGE_TOO_LARGE: ErrorRow(False, "the record batch is larger than the topic's max.message.bytes"),
     ErrorCode.NETWORK_EXCEPTION: ErrorRow(True, "the connection to the broker was lost"),
     ErrorCode.INVALID_TOPIC: ErrorRow(False, "the topic name is not legal"),
+    ErrorCode.NOT_ENOUGH_REPLICAS: ErrorRow(True, "fewer replicas are in sync than acks=all demands; not stored"),
+    ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND: ErrorRow(
+        True, "stored, but by then fewer replicas were in sync than acks=all demands"
+    ),
     ErrorCode.INVALID_REQUIRED_ACKS: ErrorRow(False, "acks must be 0, 1 or -1 (all)"),
     ErrorCode.INVALID_GROUP_ID: ErrorRow(False, "the group name is not legal"),
     ErrorCode.UNSUPPORTED_VERSION: ErrorRow(False, "the broker does not speak this version of the request"),
@@ -181,6 +189,29 @@ class LocalProtocolError(ProtocolError):
 
 class ConfigError(FriedaError):
     """A setting is unknown, has the wrong type or is out of range; the message names it."""
+
+
+class CoordinationError(FriedaError):
+    """The cluster's metadata store did not answer in time or is not reachable; the change may or may not be made."""
+
+    retriable = True
+
+
+class ConflictError(CoordinationError):
+    """A change met another value than the one it was made for: nothing was changed; look again.
+
+    `position`: which of the operations it was that did not fit.
+    """
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class FencedError(CoordinationError):
+    """Another controller has taken over: nothing was changed, and this one has to stop."""
+
+    retriable = False
 
 
 class DeliveryTimeoutError(FriedaError):
