@@ -15,7 +15,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -406,46 +405,3 @@ class DriverConformance:
         await self.driver.make_topic(running.address, topic, PARTITIONS)
         async with self.consumer(running, topic) as consumer:
             assert sum(map(len, (await read(consumer, 10)).values())) == 10
-
-
-class EndedSystemConformance:
-    """What a producer does when its system dies. Inherit it beside, with `driver_name` and `start`."""
-
-    driver_name: str
-
-    def start(self, folder: Path) -> contextlib.AbstractContextManager[Any]:
-        """The system of its own that the test kills."""
-        raise NotImplementedError
-
-    def kill(self, running: Any) -> None:
-        """End all processes of the system at once."""
-        running.process.kill()
-
-    async def test_a_system_that_dies_fails_what_is_under_way_and_what_comes_later(
-        self, tmp_path: Path
-    ) -> None:
-        driver, told = driver_of(self.driver_name), Told()
-        with contextlib.ExitStack() as stack:
-            running = stack.enter_context(self.start(tmp_path))
-            await driver.make_topic(running.address, "topic")
-            options = ProducerOptions(
-                address=running.address, topic="topic", delivery_timeout_s=3.0
-            )
-            producer = driver.producer(options)
-            await producer.start()
-            try:
-                assert producer.submit(b"value", None, told.done)
-                await told.all_of(1)
-                assert told.errors == []
-                self.kill(running)
-                assert producer.submit(b"value", None, told.done)
-                await producer.submit_many([b"value"] * 5, told.done)
-                await told.all_of(7)
-            finally:
-                await producer.close()
-            with pytest.raises(FriedaError):
-                running.require_alive()
-        assert len(told.calls) >= 3
-        for error in told.errors:
-            assert isinstance(error, DeliveryTimeoutError | TransportError)
-        assert sum(count for count, _, error in told.calls if error is not None) == 6

@@ -12,7 +12,8 @@ from frieda.bench.drivers.base import ConsumerOptions, ProducerOptions
 from frieda.bench.drivers.registry import driver
 from frieda.cli.frieda_system import FriedaSystem, RunningFrieda
 from frieda.errors import ConfigError
-from frieda.testing.driver_clauses import DriverConformance, EndedSystemConformance
+from frieda.testing.driver_clauses import DriverConformance
+from frieda.testing.driver_endings import EndedSystemConformance
 
 
 @pytest.fixture(scope="module", params=["tcp", "shm"])

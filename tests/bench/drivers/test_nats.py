@@ -21,7 +21,8 @@ from frieda.bench.systems.processes import (
     free_ports,
 )
 from frieda.errors import BrokenError, BrokerError, ConfigError, ErrorCode, RemoteProtocolError
-from frieda.testing.driver_clauses import DriverConformance, EndedSystemConformance
+from frieda.testing.driver_clauses import DriverConformance
+from frieda.testing.driver_endings import EndedSystemConformance
 from frieda.testing.driver_probes import GUARD_S, Told, read
 from frieda.testing.presence import require
 
@@ -118,6 +119,36 @@ class TestNats(DriverConformance):
             await told.all_of(MAX_IN_FLIGHT + 3)
         assert told.errors == []
 
+    async def test_a_socket_that_takes_no_more_refuses_until_it_does(
+        self, running: RunningNats, topic: str
+    ) -> None:
+        told, value = Told(), bytes(1024 * 1024)
+        async with self.producer(running, topic) as producer:
+            with self.stopped(running):
+                taken = 0
+                while taken < 200 and producer.submit(value, None, told.done):
+                    taken += 1
+                assert 4 <= taken < 200
+                many = asyncio.ensure_future(producer.submit_many([value] * 20, told.done))
+                await asyncio.sleep(0)
+                assert not many.done()
+            await many
+            await told.all_of(taken + 20)
+        assert told.errors == []
+
+    async def test_pull_requests_that_expire_are_made_again(
+        self, running: RunningNats, topic: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("frieda.bench.drivers.nats.PULL_EXPIRES_NS", 20_000_000)
+        async with (
+            self.consumer(running, topic) as consumer,
+            self.producer(running, topic) as producer,
+        ):
+            for number in range(5):
+                assert list(await consumer.take(0.1)) == []
+                await self.send(producer, [b"%d" % number])
+                assert list((await read(consumer, 1)).values()) == [[b"%d" % number]]
+
     async def test_a_consumer_of_a_partition_that_is_not_there_is_told(
         self, running: RunningNats, topic: str
     ) -> None:
@@ -142,6 +173,8 @@ class TestNats(DriverConformance):
         await connection.close()
         with pytest.raises(ConfigError, match="replication_factor = 2"):
             await DRIVER.make_topic(running.address, "replicated", replication_factor=2)
+        with pytest.raises(ConfigError, match="partitions = 0"):
+            await DRIVER.make_topic(running.address, "empty", partitions=0)
 
 
 class TestNatsThatDies(EndedSystemConformance):
@@ -219,6 +252,8 @@ def test_what_nats_does_not_have_is_refused() -> None:
     address = "nats://127.0.0.1:1"
     with pytest.raises(ConfigError, match="compression = 'lz4'"):
         DRIVER.producer(ProducerOptions(address=address, topic="t", compression="lz4"))
+    with pytest.raises(ConfigError, match="'y': the nats driver has no settings"):
+        DRIVER.producer(ProducerOptions(address=address, topic="t", extra={"y": 1}))
     with pytest.raises(ConfigError, match="'x': the nats driver has no settings"):
         DRIVER.consumer(ConsumerOptions(address=address, topic="t", extra={"x": 1}))
     with pytest.raises(ConfigError, match=r"must be like nats://host:port"):

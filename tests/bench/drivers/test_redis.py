@@ -15,7 +15,8 @@ from frieda.bench.drivers.redis import MAX_IN_FLIGHT, RedisDriver
 from frieda.bench.drivers.redis_connection import RedisConnection, RedisError
 from frieda.bench.systems.redis import RedisSystem, RunningRedis
 from frieda.errors import BrokenError, BrokerError, ConfigError, RemoteProtocolError
-from frieda.testing.driver_clauses import DriverConformance, EndedSystemConformance
+from frieda.testing.driver_clauses import DriverConformance
+from frieda.testing.driver_endings import EndedSystemConformance
 from frieda.testing.driver_probes import Told, read
 from frieda.testing.presence import require
 
@@ -100,6 +101,23 @@ class TestRedis(DriverConformance):
             await told.all_of(MAX_IN_FLIGHT + 3)
             assert producer.submit(b"value", None, told.done)
             await told.all_of(MAX_IN_FLIGHT + 4)
+        assert told.errors == []
+
+    async def test_a_socket_that_takes_no_more_refuses_until_it_does(
+        self, running: RunningRedis, topic: str
+    ) -> None:
+        told, value = Told(), bytes(1024 * 1024)
+        async with self.producer(running, topic) as producer:
+            with self.stopped(running):
+                taken = 0
+                while taken < 200 and producer.submit(value, None, told.done):
+                    taken += 1
+                assert 4 <= taken < 200
+                many = asyncio.ensure_future(producer.submit_many([value] * 20, told.done))
+                await asyncio.sleep(0)
+                assert not many.done()
+            await many
+            await told.all_of(taken + 20)
         assert told.errors == []
 
     async def test_a_consumer_of_a_partition_that_is_not_there_is_told(
