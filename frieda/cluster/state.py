@@ -27,6 +27,9 @@ class BrokerRegistration:
     be elected as if it had everything (the "last replica standing" of KIP-966)."""
     stopping: bool = False
     """It wants to hand over what it leads."""
+    number: int = 0
+    """Which registration of this broker it is: grows each time. A replica joins an ISR only as the registration that
+    has caught up, not as a later one that may have lost its tail meanwhile (as KIP-903)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class PartitionState:
     replicas: tuple[int, ...]
     """Who shall have it, the preferred leader first."""
     leader: int = NO_LEADER
+    leader_incarnation: str = ""
+    """The life of the leader that was elected. Another life of the same broker does not lead: it is elected anew."""
     leader_epoch: int = 0
     isr: tuple[int, ...]
     controller_epoch: int = 0
