@@ -69,7 +69,7 @@ class YsbOutcome:
     counted: Mapping[str, int]
     """events, views, late, dropped, malformed, unjoined: as committed."""
     latencies_ns: Mapping[tuple[str, int], int]
-    """By campaign and window, from its end to its last write; below 0 where its last view was written before."""
+    """By campaign and whole window, from its end to its last write; below 0 where its last view was written before."""
     broker_share: LatencyHistogram
     samples: tuple[LagSample, ...]
     lag: LagTrend
@@ -234,7 +234,9 @@ class _Benchmark:
                     for state in counted.values()
                 ]
             ),
-            latencies_ns=window_latencies_ns(last_ns, settings.window_ms),
+            latencies_ns=window_latencies_ns(
+                last_ns, settings.window_ms, start_ms, start_ms + round(settings.duration_s * 1000)
+            ),
             broker_share=broker_share,
             samples=tuple(self._samples),
             lag=trend(self._samples, settings.rate, settings.duration_s),
@@ -335,7 +337,9 @@ class _Benchmark:
             # One that was just killed is started again first.
             await self._running[number].wait()
             worker = self._pipelines[number]
-            with contextlib.suppress(ProcessLookupError):  # it failed by itself, which is told elsewhere
+            with contextlib.suppress(
+                ProcessLookupError
+            ):  # it failed by itself, which is told elsewhere
                 os.kill(worker.pid, signal.SIGKILL)
                 self._killed.add(worker.pid)
                 self._running[number].clear()

@@ -51,10 +51,14 @@ def last_updates(
 
 
 def window_latencies_ns(
-    last_ns: Mapping[tuple[str, int], int], size_ms: int
+    last_ns: Mapping[tuple[str, int], int], size_ms: int, from_ms: int, until_ms: int
 ) -> dict[tuple[str, int], int]:
-    """By campaign and window from its end to its last write; below 0 where its last view was written before."""
+    """By campaign and window from its end to its last write; below 0 where its last view was written before.
+
+    Only windows that lie whole within the load, which lasts from `from_ms` until `until_ms`, have a latency.
+    """
     return {
         (campaign, window_ms): written_ns - (window_ms + size_ms) * NS_PER_MS
         for (campaign, window_ms), written_ns in last_ns.items()
+        if from_ms <= window_ms <= until_ms - size_ms
     }

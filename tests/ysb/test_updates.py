@@ -14,11 +14,16 @@ def test_the_last_write_of_any_worker_is_the_windows() -> None:
     second.note({0: {"a": 7, "b": 1}}, 14 * MS)
     last = last_updates([first.as_json(), second.as_json()])
     assert last == {("a", 0): 15 * MS, ("b", 0): 14 * MS, ("a", 10): 12 * MS}
-    assert window_latencies_ns(last, 10) == {
+    assert window_latencies_ns(last, 10, 0, 20) == {
         ("a", 0): 5 * MS,
         ("b", 0): 4 * MS,
         ("a", 10): -8 * MS,
     }
+
+
+def test_a_window_that_the_load_does_not_fill_has_no_latency() -> None:
+    last = dict.fromkeys((("a", 0), ("a", 10), ("a", 20)), 40 * MS)
+    assert window_latencies_ns(last, 10, 10, 29) == {("a", 10): 20 * MS}
 
 
 def test_only_windows_that_are_over_are_news_and_only_once() -> None:
