@@ -310,14 +310,21 @@ class DrivenProducer:
         self._tell()
 
     async def _watch(self) -> None:
-        """Raise DeliveryTimeoutError when nothing is answered: a forgotten record would be waited for without end."""
+        """Raise when nothing moves any more: what was forgotten somewhere would be waited for without end."""
         while True:
-            answered, under_way = self._answered, self._sent - self._answered
+            sent, answered, due_ns = self._sent, self._answered, self._next_due_ns
+            overdue = due_ns is not None and due_ns <= time.monotonic_ns()
             await asyncio.sleep(self._patience_s)
-            if under_way > 0 and self._answered == answered:
+            if (self._sent, self._answered) != (sent, answered):
+                continue
+            if sent > answered:
                 raise DeliveryTimeoutError(
-                    f"{under_way} records were under way and none was answered "
+                    f"{sent - answered} records were under way and none was answered "
                     f"for {self._patience_s:g} s"
+                )
+            if overdue:
+                raise FriedaError(
+                    f"a record was due and the load generator sent none for {self._patience_s:g} s"
                 )
 
     def _go_on(self) -> None:

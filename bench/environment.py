@@ -28,6 +28,24 @@ def describe_environment() -> dict[str, object]:
     }
 
 
+def filesystem_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The type of the file system that holds `folder` (ext4, tmpfs...); None where the kernel does not say.
+
+    Source: proc_pid_mountinfo(5): the mount point is the fifth field, the type the first after a lone "-".
+    """
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    place, found, longest = folder.resolve(), None, -1
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = Path(before.split()[4].replace("\\040", " "))
+        if place.is_relative_to(point) and len(point.parts) >= longest:
+            found, longest = after.split()[0], len(point.parts)
+    return found
+
+
 def codec_compiled() -> bool | None:
     """Whether the record codec is the compiled one; None when this build cannot say."""
     compiled = getattr(import_module("frieda.wire.records"), "COMPILED", None)

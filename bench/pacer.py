@@ -72,8 +72,9 @@ class Pacer:
         if self._next_ns is None or self._blocked or self._next_ns > time.monotonic_ns():
             return 0
         sent = self._send_due()
-        if self._engine is not None and not self._engine.spinning:
-            self.arm()
+        if self._engine is not None and not self._engine.spinning and not self.arm():
+            # It became due since: nobody would poll again, and a time that has passed expires at once.
+            self._arm(self._next_ns)
         return sent
 
     def arm(self) -> bool:

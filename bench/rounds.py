@@ -9,9 +9,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 Values = Mapping[str, float | None]
+Item = TypeVar("Item")
 
 
 class Case(NamedTuple):
@@ -76,7 +77,7 @@ def run_side_by_side(
     return SideBySide(tuple(judge(target, measurements) for target in targets), measurements)
 
 
-def interleaved(cases: Sequence[Case], rounds: int) -> Iterator[tuple[int, Case]]:
+def interleaved(cases: Sequence[Item], rounds: int) -> Iterator[tuple[int, Item]]:
     """Every case once in each round (counted from 0), each round beginning with another one."""
     for number in range(rounds):
         first = number % len(cases)

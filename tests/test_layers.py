@@ -117,6 +117,7 @@ PURE = (
     "frieda.bench.drivers.read_size",
     "frieda.bench.load",
     "frieda.bench.verdict",
+    "frieda.bench.comparison",
     "frieda.ysb.cadence",
     "frieda.ysb.campaigns",
     "frieda.ysb.check",

@@ -10,7 +10,9 @@ import click
 
 from frieda.bench.report import window_line
 from frieda.cli.bench_ablation import ablation
+from frieda.cli.bench_compare import compare
 from frieda.cli.bench_consumer import consumer
+from frieda.cli.bench_end_to_end import end_to_end
 from frieda.cli.bench_options import (
     broker_options,
     load_of,
@@ -134,3 +136,5 @@ def producer(
 bench.add_command(consumer)
 bench.add_command(side_by_side)
 bench.add_command(ablation)
+bench.add_command(compare)
+bench.add_command(end_to_end)

@@ -135,3 +135,37 @@ def test_times_are_kept_whether_the_loop_spins_or_sleeps(mode: PollingMode) -> N
     run(uvloop.new_event_loop, main())
     assert [intended for intended, _ in sent] == times_ns
     assert all(actual >= intended for intended, actual in sent)
+
+
+class SleepingEngine:
+    """A polling engine that does not spin."""
+
+    spinning = False
+
+    def add_source(self, source: Pacer, *, inner: bool) -> None: ...
+
+    def remove_source(self, source: Pacer) -> None: ...
+
+
+async def test_a_time_that_comes_between_the_last_look_and_going_to_sleep_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[int] = []
+    last = asyncio.get_running_loop().create_future()
+
+    def send(intended_ns: int) -> bool:
+        sent.append(intended_ns)
+        if len(sent) == 2:
+            last.set_result(None)
+        return True
+
+    # 2,000 lies ahead when the first is sent, and has passed when the timer for it is about to be set.
+    looks = iter([1_000, 1_000, 1_500, 2_500])
+    with monkeypatch.context() as patched:
+        patched.setattr("frieda.bench.pacer.time.monotonic_ns", lambda: next(looks))
+        pacer = Pacer(iter([900, 2_000]), send, SleepingEngine())  # type: ignore[arg-type]
+        assert pacer.poll() == 1
+    await asyncio.wait_for(last, 60)
+    pacer.close()
+    assert sent == [900, 2_000]
+    assert next(looks, None) is None
