@@ -31,7 +31,6 @@ from frieda.storage.recovery import (
     remove_epochs,
     remove_snapshots_after,
     restore_producers,
-    save_epochs,
 )
 from frieda.storage.scan import Damage
 from frieda.storage.sealing import Sealer
@@ -154,12 +153,16 @@ class Cut:
 
     def _cut_files(self) -> None:
         log, filesystem, directory = self._log, self._filesystem, self._log.directory
+        if log.failed:
+            raise StorageError(ErrorCode.LOG_FAILED, log.failure)
         log.wait_for_slow_work("cannot cut the log")
         last = self._segments[-1]
         if self._anew:
-            # Before the announcement, which makes that durable too: recovery must not find what was the old log's.
+            # Durable before the announcement: recovery must not find anything that derives from the old log.
             remove_snapshots_after(filesystem, directory, _NO_SNAPSHOT)
             remove_epochs(filesystem, directory)
+            self._sealer.saved_epochs = b""
+            filesystem.sync_directory(directory)
         cut = self._sealer.announce_cut(self._log_start_offset, last.base_offset, last.end_position)
         try:
             carry_out_cut(filesystem, directory, cut)
@@ -173,5 +176,5 @@ class Cut:
             restored = ProducerState(log.producers.max_producers, log.producers.now_ms)
             restore_producers(filesystem, directory, self._segments, restored, self.offset)
             log.producers.take_over(restored)
-        save_epochs(filesystem, directory, self._epochs, durable=True)
+        self._sealer.save_epochs(self._epochs)
         self._sealer.save(self._sealer.recovery_point, self._log_start_offset)

@@ -34,7 +34,7 @@ class HighWatermarks:
     """
 
     def __init__(self, filesystem: FileSystem, directory: str) -> None:
-        """Read the file. One that is missing or damaged says nothing, the latter with a warning. Raises StorageError."""
+        """Read the file; one that is missing or (with a warning) damaged says nothing. Raises StorageError."""
         self._filesystem = filesystem
         self._path = os.path.join(directory, FILE_NAME)
         self.saved: dict[TopicPartition, int] = {}

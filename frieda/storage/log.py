@@ -68,7 +68,7 @@ class PartitionLog(ReadableLog):
         self._noted_epoch = -1  # the epoch that `epochs` knows to be the latest
         self._new_names = False
         self._changed = False
-        self._sealer = Sealer(filesystem, directory, 0, self.fail)
+        self._sealer = Sealer(filesystem, directory, self.fail)
         self._idle_since_offset = -1
         self._slow_work = SlowWork(background)
         self._active: Segment
@@ -111,7 +111,7 @@ class PartitionLog(ReadableLog):
         if high_watermark is not None:
             log.high_watermark = min(max(high_watermark, log.log_start_offset), log.log_end_offset)
         log.synced_offset = log.log_end_offset if found.clean else active.base_offset
-        log._sealer.recovery_point = found.checkpoint.recovery_point
+        log._sealer.found(found)
         log._changed = log._new_names = not found.clean
         log.damages = [(d.first_offset, d.next_offset, d.reason) for _, d in found.damages]
         log.scanned_segments, log.cut_bytes = found.scanned_segments, found.cut_bytes
@@ -247,8 +247,7 @@ class PartitionLog(ReadableLog):
         closed, base_offset = self._active, self.log_end_offset
         if closed.end_position == 0:
             return
-        interval = self.config.index_interval_bytes
-        fresh = Segment(self._filesystem, self.directory, base_offset, interval)
+        fresh = self._new_segment(base_offset)
         try:
             closed.file()  # the slow work below finds it open
             fresh.start_empty()
@@ -323,8 +322,7 @@ class PartitionLog(ReadableLog):
         gone, kept = self._segments[:count], self._segments[count:]
         if not gone and not save:
             return
-        self._changed = True
-        self._segments = kept
+        self._changed, self._segments = True, kept
         self.log_start_offset = max(self.log_start_offset, kept[0].base_offset)
         self.epochs.cut_start(self.log_start_offset)
         self._slow_work.start(partial(self._unlink, gone))
@@ -337,8 +335,7 @@ class PartitionLog(ReadableLog):
     def truncate_to(self, offset: int) -> int:
         """Cut off the batch that holds `offset` and all behind it; returns the offset at which the log ends then.
 
-        That is below `offset` when it lies inside a batch. `find_cut`, `begin_cut` and `Cut.complete` in one; asks the
-        disk. Raises StorageError, BrokerError(OFFSET_OUT_OF_RANGE) below the log start offset.
+        `find_cut`, `begin_cut` and `Cut.complete` in one; asks the disk. Raises what they do.
         """
         place = self.find_cut(offset)
         return self.log_end_offset if place is None else self.begin_cut(place).complete()
@@ -354,22 +351,24 @@ class PartitionLog(ReadableLog):
         would have brought, or nothing. Raises StorageError, BrokerError(OFFSET_OUT_OF_RANGE) when the place is gone.
         """
         self._require_writable()
-        before, anew, end = self._segments, place.source is None, place.offset
-        if place.source is not None and place.source not in before:
+        before, source, end = self._segments, place.source, place.offset
+        if source is not None and source not in before:
             raise self._out_of_range(f"cannot cut at offset {end}")
-        stay = () if place.source is None else before[: before.index(place.source)]
+        stay = before[: before.index(source)] if source is not None else ()
+        anew = source is None
         for segment in before[len(stay) :]:
             segment.superseded = True
-            segment.drop_file()
+        self._active.drop_file()  # (those of closed segments may be in use: they are being sealed)
         self._segments, self._active = (*stay, place.kept), place.kept
         self.log_end_offset = end
         self.log_start_offset = end if anew else min(self.log_start_offset, end)
-        exposed = self.high_watermark
-        self.high_watermark = end if anew else min(exposed, end)
-        self.synced_offset = min(self.synced_offset, end)
-        self.damages = [damage for damage in self.damages if damage[0] < end and not anew]
+        exposed, self.high_watermark = self.high_watermark, min(self.high_watermark, end)
+        self.synced_offset = end if anew else min(self.synced_offset, end)
+        self.damages = [] if anew else [each for each in self.damages if each[0] < end]
         self.epochs.cut_end(0 if anew else end)
-        known = self.producers.cut_end(0 if anew else end)
+        if anew:
+            self.high_watermark = end
+            self.producers.clear()
         self._noted_epoch = self._idle_since_offset = -1
         self._changed = self._must_cut = True
         self.cuts += 1
@@ -380,7 +379,7 @@ class PartitionLog(ReadableLog):
             self._segments,
             anew=anew,
             below_high_watermark=end < exposed,
-            producers_known=known,
+            producers_known=self.producers.cut_end(end),
         )
         return self._cut
 
@@ -388,9 +387,11 @@ class PartitionLog(ReadableLog):
         """Take writes again: `cut` is done. For Cut."""
         if self._cut is cut:
             self._cut, self._must_cut = None, False
+            if self.synced_offset >= self._active.base_offset:
+                self.synced_offset = self.log_end_offset  # what stays of this segment was synced
 
     def wait_for_slow_work(self, what: str) -> None:
-        """Return when the slow work of rolls and deletions is done. Any thread. Raises StorageError."""
+        """Return when no slow work is left. Any thread. Raises StorageError."""
         self._slow_work.wait(CLOSE_TIMEOUT_S, f"{what} in {self.directory}")
 
     def delete(self) -> None:

@@ -100,9 +100,14 @@ class ReadableLog:
 
     def place_anew(self, offset: int) -> Place:
         """The place for `begin_cut` after which nothing is left, and the log begins and ends at `offset`."""
-        fresh = Segment(self._filesystem, self.directory, offset, self.config.index_interval_bytes)
-        fresh.begin_indexes()
-        return Place(None, fresh)
+        return Place(None, self._new_segment(offset))
+
+    def _new_segment(self, offset: int) -> Segment:
+        """One of which there is no file yet."""
+        interval = self.config.index_interval_bytes
+        segment = Segment(self._filesystem, self.directory, offset, interval)
+        segment.begin_indexes()
+        return segment
 
     def _out_of_range(self, what: str) -> BrokerError:
         return BrokerError(

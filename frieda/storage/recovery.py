@@ -93,7 +93,7 @@ def recover(
     found.epochs.cut_end(segments[-1].next_offset)
     if known != len(found.epochs) or cut_short:
         # Now, since what is appended next would fit in with neither the old file nor what recovery makes of it.
-        save_epochs(filesystem, directory, found.epochs.encode(), durable=True)
+        save_epochs(filesystem, directory, found.epochs.encode())
     if cut_short or found.checkpoint.recovery_point != checkpoint.recovery_point:
         write_checkpoint(filesystem, directory, found.checkpoint)
     for segment in segments:
@@ -127,11 +127,9 @@ def remove_snapshots_after(filesystem: FileSystem, directory: str, offset: int) 
             filesystem.unlink(_snapshot_path(directory, made_at))
 
 
-def save_epochs(
-    filesystem: FileSystem, directory: str, epochs: bytes, *, durable: bool = False
-) -> None:
-    """Write the leader epoch checkpoint. Raises StorageError."""
-    replace_file(filesystem, os.path.join(directory, EPOCHS_NAME), epochs, durable=durable)
+def save_epochs(filesystem: FileSystem, directory: str, epochs: bytes) -> None:
+    """Write the leader epoch checkpoint and sync it. Raises StorageError."""
+    replace_file(filesystem, os.path.join(directory, EPOCHS_NAME), epochs)
 
 
 def remove_epochs(filesystem: FileSystem, directory: str) -> None:

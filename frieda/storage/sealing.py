@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 
 from frieda.storage.checkpoint import Checkpoint, write_checkpoint
 from frieda.storage.filesystem import FileSystem
-from frieda.storage.recovery import save_epochs, save_snapshot
+from frieda.storage.recovery import Recovered, save_epochs, save_snapshot
 from frieda.storage.segment import Segment
 
 
 class Sealer:
     """Writes what derives from a log. recovery_point: every segment that ends there or before is sound.
 
+    saved_epochs: the leader epochs that are on the disk; empty: not known.
     sync_failed is called (in whatever thread) with the OSError of an fsync: the log must take no more writes.
     """
 
@@ -20,13 +21,18 @@ class Sealer:
         self,
         filesystem: FileSystem,
         directory: str,
-        recovery_point: int,
         sync_failed: Callable[[OSError], None],
     ) -> None:
-        self.recovery_point = recovery_point
+        self.recovery_point = 0
+        self.saved_epochs = b""
         self._filesystem = filesystem
         self._directory = directory
         self._sync_failed = sync_failed
+
+    def found(self, found: Recovered) -> None:
+        """Begin with what opening found."""
+        self.recovery_point = found.checkpoint.recovery_point
+        self.saved_epochs = found.epochs.encode() if found.clean else b""
 
     def seal(self, closed: Segment, log_start_offset: int, snapshot: bytes, epochs: bytes) -> None:
         """The slow part of a roll, for the segment that is not written to any more. Raises OSError, StorageError."""
@@ -40,8 +46,17 @@ class Sealer:
             closed.drop_file()
         closed.save_indexes()
         save_snapshot(self._filesystem, self._directory, next_base, snapshot)
-        save_epochs(self._filesystem, self._directory, epochs)
+        self.save_epochs(epochs)
         self.save(max(self.recovery_point, next_base), log_start_offset)
+
+    def save_epochs(self, epochs: bytes) -> None:
+        """Write the leader epochs, if they are new. Raises StorageError.
+
+        On the disk before the checkpoint: recovery does not look for epochs in what that calls sound.
+        """
+        if epochs != self.saved_epochs:
+            save_epochs(self._filesystem, self._directory, epochs)
+            self.saved_epochs = epochs
 
     def save(self, recovery_point: int, log_start_offset: int) -> None:
         """Write the checkpoint of a log that is open. Raises StorageError."""
@@ -69,7 +84,7 @@ class Sealer:
         active.save_indexes()
         end_offset = active.next_offset
         save_snapshot(self._filesystem, self._directory, end_offset, snapshot)
-        save_epochs(self._filesystem, self._directory, epochs)
+        self.save_epochs(epochs)
         checkpoint = Checkpoint(
             self.recovery_point, log_start_offset, end_offset, active.end_position
         )

@@ -2,8 +2,8 @@
 
 What was written and what is durable are kept apart, as POSIX promises them and no better: bytes are
 durable after the file's sync, names after their folder's. `after_kill` gives the file system a process
-finds that died; `after_power_loss` the one a machine finds, where each page written since the last sync
-is there or not, as a seed decides.
+finds that died; `after_power_loss` the one a machine finds, where each page written, each cut of a file and each name
+made or removed since the last sync is there or not, as a seed decides.
 """
 
 from __future__ import annotations
@@ -23,18 +23,31 @@ from frieda.storage.filesystem import Buffer
 PAGE_SIZE_BYTES: Final = 4096
 
 Operation = Literal[
-    "open", "pwrite", "pread", "allocate", "truncate", "sync", "sync_directory", "rename", "list"
+    "open",
+    "pwrite",
+    "pread",
+    "allocate",
+    "truncate",
+    "sync",
+    "sync_directory",
+    "rename",
+    "unlink",
+    "list",
 ]
 
 
 class _Node:
-    """The content of one file: as written, and as the disk has it."""
+    """The content of one file: as written, and as the disk has it.
 
-    __slots__ = ("data", "dirty_pages", "durable")
+    shortest: the least size that it had since its last sync.
+    """
+
+    __slots__ = ("data", "dirty_pages", "durable", "shortest")
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.durable = bytearray()
+        self.shortest = 0
         self.dirty_pages: set[int] = set()
 
 
@@ -84,6 +97,7 @@ class MemoryFile:
             data.extend(bytes(grown))
         else:
             del data[size_bytes:]
+            self._node.shortest = min(self._node.shortest, size_bytes)
             self._filesystem.used_bytes += grown
 
     def pwrite(self, data: Buffer, position: int, /) -> int:
@@ -129,6 +143,7 @@ class MemoryFile:
         self._use("sync")
         self._filesystem.sync_count += 1
         self._node.durable = bytearray(self._node.data)
+        self._node.shortest = len(self._node.data)
         self._node.dirty_pages.clear()
 
     def size(self) -> int:
@@ -165,6 +180,7 @@ class MemoryFileSystem:
         self.mutex = threading.RLock()
         self._files: dict[str, _Node] = {}
         self._durable_files: dict[str, _Node] = {}
+        self._unlinked: set[str] = set()  # names that are still durable
         self._directories: set[str] = {"/"}
         self._faults: list[_Fault] = []
 
@@ -220,23 +236,28 @@ class MemoryFileSystem:
             copy = _Node()
             copy.data = bytearray(node.data)
             copy.durable = bytearray(node.durable)
+            copy.shortest = node.shortest
             copy.dirty_pages = set(node.dirty_pages)
             other._files[path] = copy
         for path, node in self._durable_files.items():
             same = self._files.get(path) is node
             other._durable_files[path] = other._files[path] if same else _copy_durable(node)
+        other._unlinked = set(self._unlinked)
         other.used_bytes = sum(len(node.data) for node in other._files.values())
         return other
 
     def after_power_loss(self, seed: int | None = None) -> MemoryFileSystem:
         """What a machine finds after a power cut.
 
-        seed None: nothing that was not synced is there. Else each name and each page that was written since
-        its last sync is there or not, as random.Random(seed) says.
+        seed None: nothing that was not synced is there. Else each name that was made or removed, each page that was
+        written and each cut of a file since its last sync is there or not, as random.Random(seed) says.
         """
         lottery = random.Random(seed) if seed is not None else None
         names = dict(self._durable_files)
         if lottery is not None:
+            for path in sorted(self._unlinked):
+                if lottery.random() < 0.5:
+                    del names[path]
             for path, node in sorted(self._files.items()):
                 if lottery.random() < 0.5:
                     names[path] = node
@@ -247,6 +268,7 @@ class MemoryFileSystem:
             if lottery is not None:
                 _keep_some_pages(copy.data, node, lottery)
                 copy.durable = bytearray(copy.data)
+                copy.shortest = len(copy.data)
             other._files[path] = other._durable_files[path] = copy
         other.used_bytes = sum(len(node.data) for node in other._files.values())
         return other
@@ -310,6 +332,7 @@ class MemoryFileSystem:
         with self.mutex:
             for name in [p for p in self._durable_files if posixpath.dirname(p) == key]:
                 del self._durable_files[name]
+                self._unlinked.discard(name)
             for name, node in self._files.items():
                 if posixpath.dirname(name) == key:
                     self._durable_files[name] = node
@@ -325,6 +348,7 @@ class MemoryFileSystem:
                 self._durable_files = {
                     _moved(p, old, new): n for p, n in self._durable_files.items()
                 }
+                self._unlinked = {_moved(path, old, new) for path in self._unlinked}
                 return
             if old not in self._files:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source)
@@ -332,12 +356,17 @@ class MemoryFileSystem:
             if replaced is not None:
                 self.used_bytes -= len(replaced.data)
             self._files[new] = self._files.pop(old)
+            self._unlinked.discard(new)
 
     def unlink(self, path: str) -> None:
+        self.check("unlink", path)
         with self.mutex:
-            node = self._files.pop(posixpath.normpath(path), None)
+            key = posixpath.normpath(path)
+            node = self._files.pop(key, None)
             if node is not None:
                 self.used_bytes -= len(node.data)
+                if key in self._durable_files:
+                    self._unlinked.add(key)
 
     def lock(self, path: str, content: bytes) -> MemoryLock:
         if path in self.locks:
@@ -359,11 +388,14 @@ def _copy_durable(node: _Node) -> _Node:
     copy = _Node()
     copy.data = bytearray(node.durable)
     copy.durable = bytearray(node.durable)
+    copy.shortest = len(node.durable)
     return copy
 
 
 def _keep_some_pages(data: bytearray, node: _Node, lottery: random.Random) -> None:
-    """Let some of the pages of `node` that were written since its last sync reach `data`."""
+    """Let some of what was done to `node` since its last sync reach `data`: a cut, an extension, pages."""
+    if node.shortest < len(data) and lottery.random() < 0.5:
+        del data[node.shortest :]
     if lottery.random() < 0.5 and len(node.data) > len(data):
         data.extend(bytes(len(node.data) - len(data)))
     for page in sorted(node.dirty_pages):

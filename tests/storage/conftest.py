@@ -11,8 +11,8 @@ from frieda.clock import ManualClock
 from frieda.config import TopicConfig
 from frieda.storage.log import PartitionLog
 from frieda.testing.batches import make_batch
-from frieda.testing.filesystem import MemoryFileSystem
-from frieda.wire.batch import check_batch, decode_batch, iterate_batches
+from frieda.testing.filesystem import MemoryFileSystem, Operation
+from frieda.wire.batch import check_batch, decode_batch, iterate_batches, patch
 
 DIRECTORY = "/data/t-0"
 
@@ -59,6 +59,41 @@ def append() -> Callable[..., int]:
         return log.append(batch, check_batch(batch), 0)
 
     return appended
+
+
+@pytest.fixture
+def leaders_batch() -> Callable[..., memoryview]:
+    """leaders_batch(value or values, base_offset, leader_epoch, **batch fields): as a leader stored it, read-only"""
+
+    def made(
+        values: bytes | list[bytes], base_offset: int, leader_epoch: int, **fields: Any
+    ) -> memoryview:
+        batch = make_batch([values] if isinstance(values, bytes) else values, **fields)
+        patch(batch, base_offset, leader_epoch)
+        return batch.toreadonly()
+
+    return made
+
+
+@pytest.fixture
+def moments() -> Callable[..., list[MemoryFileSystem]]:
+    """moments(filesystem, work): what a kill would leave before each thing that `work` does to the disk, and after"""
+
+    def taken(filesystem: MemoryFileSystem, work: Callable[[], object]) -> list[MemoryFileSystem]:
+        found = []
+        check = filesystem.check
+
+        def looked_at(operation: Operation, path: str) -> None:
+            if operation not in ("pread", "list", "open"):
+                found.append(filesystem.after_kill())
+            check(operation, path)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(filesystem, "check", looked_at)
+            work()
+        return [*found, filesystem.after_kill()]
+
+    return taken
 
 
 @pytest.fixture
