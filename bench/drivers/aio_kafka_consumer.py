@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from frieda.bench.drivers import aio_kafka_library as library
 from frieda.bench.drivers.base import ConsumerOptions, Taken
 from frieda.bench.drivers.kafka_errors import kafka_offset
-from frieda.errors import BrokerError, ClientClosedError, ConfigError, ErrorCode
+from frieda.errors import ClientClosedError, ConfigError
 
 
 class AiokafkaConsumer:
@@ -70,11 +70,8 @@ class AiokafkaConsumer:
 
     async def _assign(self, consumer: Any) -> None:
         options = self._options
-        if options.topic not in await consumer.topics():
-            raise BrokerError(
-                ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Kafka has no topic {options.topic!r}"
-            )
-        known = sorted(consumer.partitions_for_topic(options.topic) or ())
+        # As the producer's partitions_for does; the consumer's own knows a topic only when it is subscribed.
+        known = sorted(await consumer._client._wait_on_metadata(options.topic))
         wanted = known if options.partitions is None else list(options.partitions)
         for partition in wanted:
             if partition not in known:
