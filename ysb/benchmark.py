@@ -29,7 +29,7 @@ from frieda.ysb.check import CheckReport, compare_counts, expected_counts
 from frieda.ysb.lag import LagSample, LagTrend, trend
 from frieda.ysb.reader import WindowUpdate, collect, dropped_views
 from frieda.ysb.settings import YsbSettings
-from frieda.ysb.store import open_redis, partition_states, write_campaigns
+from frieda.ysb.store import open_redis, partition_states, redis_errors, write_campaigns
 from frieda.ysb.timing import sleep_until
 from frieda.ysb.updates import last_updates, window_latencies_ns
 
@@ -64,6 +64,7 @@ class YsbOutcome:
     settings: YsbSettings
     start_ms: int
     elapsed_s: float
+    """From the begin of the measured part to the last acknowledgement; `cpu_s` is of the same time."""
     generated: Mapping[str, Any]
     """sent, acked, errors, held, last_error, ticks, late_ticks, mean_late_us, max_late_us."""
     counted: Mapping[str, int]
@@ -118,9 +119,10 @@ class _Live:
         if newest is not None:
             self.window_latency_ms = newest[1]
 
-    def sample(self, elapsed_s: float) -> LagSample:
+    def sample(self, elapsed_s: float, due: int) -> LagSample:
         acked = sum(facts["acked"] for facts in self.generated.values())
-        return LagSample(elapsed_s, acked, sum(facts["events"] for facts in self.taken.values()))
+        taken = sum(facts["events"] for facts in self.taken.values())
+        return LagSample(elapsed_s, due, acked, taken)
 
     def watermark_ms(self) -> int:
         return max((facts["watermark_ms"] for facts in self.taken.values()), default=-1)
@@ -184,21 +186,21 @@ class _Benchmark:
             self._running[number].set()
         self._choose_start()
         await asyncio.gather(*(worker.tell({"start_ns": self._start_ns}) for worker in workers))
-        server_cpu_s, redis_cpu_s = self._server_cpu_s(), await _redis_cpu_s(client)
-
         piping = [asyncio.ensure_future(self._supervise(fleet, number)) for number in numbers]
         sending = [
             asyncio.ensure_future(worker.result(partial(self._live.sent, number)))
             for number, worker in enumerate(generators)
         ]
-        beside = [asyncio.ensure_future(part) for part in (self._watch(), self._kill())]
-        everything: list[asyncio.Future[Any]] = [*piping, *sending, *beside]
+        used = asyncio.ensure_future(self._cpu_at_measured_start(client))
+        killing = asyncio.ensure_future(self._kill())
+        watching = asyncio.ensure_future(self._watch())
+        everything: list[asyncio.Future[Any]] = [*piping, *sending, used, killing, watching]
         try:
             generated = _added(await _all(sending, everything))
             for number, sent in enumerate(sending):
                 self._live.sent(number, sent.result())
-            elapsed_s = (time.monotonic_ns() - self._start_ns) / 1e9
-            await _all([beside[1]], everything)
+            elapsed_s = (time.monotonic_ns() - self._measured_ns) / 1e9
+            await _all([killing], everything)
             left_behind = (
                 await _all([asyncio.ensure_future(self._drain(client, generated))], everything)
             )[0]
@@ -208,10 +210,7 @@ class _Benchmark:
             for future in everything:
                 future.cancel()
             await asyncio.gather(*everything, return_exceptions=True)
-        server_cpu_s, redis_cpu_s = (
-            self._server_cpu_s() - server_cpu_s,
-            await _redis_cpu_s(client) - redis_cpu_s,
-        )
+        server_cpu_s, redis_cpu_s = await self._cpu_s(client)
         updates = await collect(client)
         start_ms = self._start_ms
         expected = await asyncio.to_thread(
@@ -235,11 +234,14 @@ class _Benchmark:
                 ]
             ),
             latencies_ns=window_latencies_ns(
-                last_ns, settings.window_ms, start_ms, start_ms + round(settings.duration_s * 1000)
+                last_ns,
+                settings.window_ms,
+                start_ms + round(settings.warm_up_s * 1000),
+                start_ms + round(settings.total_s * 1000),
             ),
             broker_share=broker_share,
             samples=tuple(self._samples),
-            lag=trend(self._samples, settings.rate, settings.duration_s),
+            lag=trend(self._samples, settings.rate, settings.warm_up_s, settings.total_s),
             updates=tuple(updates),
             check=compare_counts(expected, seen, await dropped_views(client)),
             left_behind=left_behind,
@@ -247,8 +249,8 @@ class _Benchmark:
             commits=sum(part["commits"] for part in piped),
             slowest_commit_ms=max(part["slowest_commit_ms"] for part in piped),
             cpu_s={
-                "server": server_cpu_s,
-                "redis": redis_cpu_s,
+                "server": server_cpu_s - used.result()[0],
+                "redis": redis_cpu_s - used.result()[1],
                 "generators": generated["cpu_s"],
                 "pipelines": sum(part["cpu_s"] for part in piped),
             },
@@ -273,6 +275,7 @@ class _Benchmark:
             "sink_ms": settings.sink_ms,
             "sink_phase": phase_of(settings.round, number, settings.workers),
             "epoch_ns": self._epoch_ns,
+            "warm_up_s": settings.warm_up_s,
             "polling": settings.polling,
             "max_bytes": settings.max_bytes,
             "consumer_extra": dict(settings.consumer_extra),
@@ -290,6 +293,7 @@ class _Benchmark:
             "ads_per_campaign": settings.ads_per_campaign,
             "skew": None if settings.skew is None else asdict(settings.skew),
             "tick_ms": settings.tick_ms,
+            "warm_up_s": settings.warm_up_s,
             "epoch_ns": self._epoch_ns,
             "acks": settings.acks,
             "linger_ms": settings.linger_ms,
@@ -326,13 +330,29 @@ class _Benchmark:
             if self._ending:
                 await again.tell({"end": True})
 
+    @property
+    def _measured_ns(self) -> int:
+        """When the measured part begins."""
+        return self._start_ns + round(self._settings.warm_up_s * 1e9)
+
+    async def _cpu_at_measured_start(self, client: Redis) -> tuple[float, float]:
+        await sleep_until(self._measured_ns)
+        return await self._cpu_s(client)
+
+    async def _cpu_s(self, client: Redis) -> tuple[float, float]:
+        """Processor time of the broker, and of Redis as it says itself."""
+        with redis_errors():
+            facts = await client.info("cpu")
+        redis_s = float(facts["used_cpu_user"]) + float(facts["used_cpu_sys"])
+        return self._server_cpu_s(), redis_s
+
     async def _kill(self) -> None:
         """SIGKILL a worker of the pipeline at as many moments of the run as were asked for."""
         settings = self._settings
         generator = random.Random(f"kills {settings.seed}")
         moments = sorted(generator.uniform(0.1, 0.9) for _ in range(settings.kills))
         for moment in moments:
-            await sleep_until(self._start_ns + int(moment * settings.duration_s * 1e9))
+            await sleep_until(self._start_ns + int(moment * settings.total_s * 1e9))
             number = generator.randrange(settings.workers)
             # One that was just killed is started again first.
             await self._running[number].wait()
@@ -347,7 +367,7 @@ class _Benchmark:
     async def _watch(self) -> None:
         """Take a sample of the lag at every moment that the processes told theirs, and show how it goes."""
         moments = Cadence(self._start_ns, PROGRESS_MS, 0.5)
-        shown = LagSample(0.0, 0, 0)
+        shown = LagSample(0.0, 0, 0, 0)
         while True:
             await sleep_until(moments.next_ns(time.monotonic_ns()))
             now_ns = time.monotonic_ns()
@@ -355,7 +375,9 @@ class _Benchmark:
             elapsed_s = (now_ns - self._start_ns) / 1e9 - PROGRESS_MS / 2000
             if elapsed_s < 0:
                 continue
-            sample = self._live.sample(elapsed_s)
+            settings = self._settings
+            due = min(self._load.records, round(settings.rate * elapsed_s))
+            sample = self._live.sample(elapsed_s, due)
             self._samples.append(sample)
             if elapsed_s - shown.elapsed_s >= 0.9:
                 self._require_alive()
@@ -422,9 +444,3 @@ def _added(parts: list[dict[str, Any]]) -> dict[str, Any]:
             else:
                 total[name] = total.get(name, 0) + value
     return total
-
-
-async def _redis_cpu_s(client: Redis) -> float:
-    """Processor time that the server has used, as it says itself."""
-    facts = await client.info("cpu")
-    return float(facts["used_cpu_user"]) + float(facts["used_cpu_sys"])

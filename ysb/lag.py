@@ -8,22 +8,21 @@ from typing import Final, NamedTuple
 
 GROWTH_SHARE: Final = 0.005
 """Lag that grows by less than this share of the rate is not told from noise."""
-SETTLED_SHARE: Final = 0.25
-"""The first part of the run, in which connections and caches warm up, is not looked at."""
 LEAST_SAMPLES: Final = 8
 
 
 class LagSample(NamedTuple):
-    """At one moment: events that were acknowledged to the generator, and those that the pipeline had taken."""
+    """At one moment: events that were due, those that were acknowledged to the generator, and those taken."""
 
     elapsed_s: float
+    due: int
     acked: int
     taken: int
 
     @property
     def lag(self) -> int:
-        """Events that were acknowledged and not yet taken. What is taken before its acknowledgement counts as 0."""
-        return max(0, self.acked - self.taken)
+        """Events that were due and not yet taken by the pipeline, wherever they are held up."""
+        return max(0, self.due - self.taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +36,14 @@ class LagTrend:
     """None when there are too few samples to say."""
 
 
-def trend(samples: Sequence[LagSample], rate: float, duration_s: float) -> LagTrend:
-    """Whether the lag grows while the load runs, by a straight line through the settled part of it.
+def trend(samples: Sequence[LagSample], rate: float, from_s: float, until_s: float) -> LagTrend:
+    """Whether the lag grows in the measured part of the load, by a straight line through it.
 
     It grows when the line rises by more than GROWTH_SHARE of the rate and ends more than a tenth of a second's
     events above where it began.
     """
-    under_load = [sample for sample in samples if sample.elapsed_s <= duration_s]
-    settled = [each for each in under_load if each.elapsed_s >= SETTLED_SHARE * duration_s]
-    lags = [sample.lag for sample in under_load]
+    settled = [sample for sample in samples if from_s <= sample.elapsed_s <= until_s]
+    lags = [sample.lag for sample in settled]
     mean = sum(lags) / len(lags) if lags else 0.0
     largest = max(lags, default=0)
     if len(settled) < LEAST_SAMPLES:

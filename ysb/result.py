@@ -89,7 +89,8 @@ def as_run(
     """The run for a file of results: latency over windows and campaigns, the rest in `extra`."""
     settings, generated = outcome.settings, outcome.generated
     latency = window_latency(outcome)
-    events_per_s = outcome.counted["events"] / outcome.elapsed_s
+    measured = max(0, outcome.counted["events"] - round(settings.rate * settings.warm_up_s))
+    events_per_s = measured / outcome.elapsed_s
     return Run(
         case=case,
         round=settings.round,
@@ -118,13 +119,14 @@ def as_run(
             "sink_ms": settings.sink_ms,
             "tick_ms": settings.tick_ms,
             "duration_s": settings.duration_s,
+            "warm_up_s": settings.warm_up_s,
             "batch_bytes": settings.batch_bytes,
             "polling": settings.polling,
             "seed": settings.seed,
         },
         server_settings=dict(server_settings or {}),
         client_settings=dict(outcome.client_settings),
-        records=outcome.counted["events"],
+        records=measured,
         errors=generated["errors"],
         elapsed_s=round(outcome.elapsed_s, 6),
         records_per_sec=round(events_per_s, 3),
@@ -152,7 +154,9 @@ def as_run(
             "written_before_their_end": sum(each < 0 for each in outcome.latencies_ns.values()),
             "original_reader_ms": original_reader_ms(outcome),
             "lag": asdict(outcome.lag),
-            "lag_samples": [(round(at, 3), acked, taken) for at, acked, taken in outcome.samples],
+            "lag_samples": [
+                (round(at_s, 3), due, acked, taken) for at_s, due, acked, taken in outcome.samples
+            ],
             "left_behind": outcome.left_behind,
             "waiting_ticks": generated["held"],
             "commits": outcome.commits,

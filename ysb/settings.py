@@ -24,6 +24,9 @@ class YsbSettings:
     rate: float = 120_000.0
     """Events a second, all producers together."""
     duration_s: float = 60.0
+    """Of the measured part, which begins with a window when `warm_up_s` is a whole number of them."""
+    warm_up_s: float = 10.0
+    """The load runs so long before: its windows are counted and checked, but no figure is of them."""
     producers: int = 8
     processes: int = 2
     """Of the generator."""
@@ -59,6 +62,7 @@ class YsbSettings:
         bounds: tuple[tuple[str, float, float, float], ...] = (
             ("rate", self.rate, 0.001, 1e9),
             ("duration_s", self.duration_s, 0.1, 86_400),
+            ("warm_up_s", self.warm_up_s, 0, 86_400),
             ("partitions", self.partitions, 1, 1000),
             ("workers", self.workers, 1, 64),
             ("sink_ms", self.sink_ms, 1, 60_000),
@@ -77,10 +81,15 @@ class YsbSettings:
         self.load()
         self.rule()
 
+    @property
+    def total_s(self) -> float:
+        """How long the load lasts, warm-up included."""
+        return self.warm_up_s + self.duration_s
+
     def load(self) -> Load:
         """What the producers send: events at a constant rate by intended times."""
         return Load(
-            records=duration_records(self.rate, self.duration_s),
+            records=duration_records(self.rate, self.total_s),
             producers=self.producers,
             processes=self.processes,
             rate=self.rate,

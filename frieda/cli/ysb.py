@@ -58,7 +58,7 @@ def run(output: Path | None, **flags: Any) -> int:
 
 
 @ysb.command()
-@load_options(rate=20_000.0, duration_s=10.0, producers=4, window_ms=1000)
+@load_options(rate=20_000.0, duration_s=10.0, warm_up_s=0.0, producers=4, window_ms=1000)
 @broker_options()
 @click.option(
     "--kills",

@@ -20,7 +20,9 @@ POLLING: Final = click.Choice(get_args(PollingMode))
 _COUNT: Final = click.IntRange(min=1)
 
 
-def _load_options(rate: float, duration_s: float, producers: int, window_ms: int) -> list[Any]:
+def _load_options(
+    rate: float, duration_s: float, warm_up_s: float, producers: int, window_ms: int
+) -> list[Any]:
     return [
         click.option(
             "--rate",
@@ -42,6 +44,16 @@ def _load_options(rate: float, duration_s: float, producers: int, window_ms: int
             default=duration_s,
             show_default=True,
             metavar="SECONDS",
+            help="Of the measured part.",
+        ),
+        click.option(
+            "--warm-up",
+            "warm_up_s",
+            type=click.FloatRange(min=0),
+            default=warm_up_s,
+            show_default=True,
+            metavar="SECONDS",
+            help="The load runs so long before; counted and checked, not measured.",
         ),
         click.option(
             "--window-ms",
@@ -168,12 +180,16 @@ _BROKER_OPTIONS: Final = [
 
 
 def load_options(
-    rate: float = 120_000.0, duration_s: float = 60.0, producers: int = 8, window_ms: int = 10_000
+    rate: float = 120_000.0,
+    duration_s: float = 60.0,
+    warm_up_s: float = 10.0,
+    producers: int = 8,
+    window_ms: int = 10_000,
 ) -> Callable[[Command], Command]:
     """The flags of load, pipeline and clients, with these defaults; the command takes them as `**flags`."""
     return _all(
         [
-            *_load_options(rate, duration_s, producers, window_ms),
+            *_load_options(rate, duration_s, warm_up_s, producers, window_ms),
             *_PIPELINE_OPTIONS,
             *_CLIENT_OPTIONS,
         ]

@@ -20,7 +20,10 @@ from frieda.cli.main import run
 from frieda.testing.presence import require
 
 TIMEOUT_S = 240.0
-SMALL = ("--rate", "3000", "--producers", "2", "--processes", "1", "--window-ms", "500")
+SMALL = (
+    *("--rate", "3000", "--producers", "2", "--processes", "1"),
+    *("--window-ms", "500", "--warm-up", "0"),
+)
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ def settings_of(address: str, redis_url: str, **changed: Any) -> YsbSettings:
         "redis_url": redis_url,
         "rate": 4000.0,
         "duration_s": 2.0,
+        "warm_up_s": 0.0,
         "producers": 3,
         "processes": 1,
         "partitions": 3,
@@ -130,6 +131,25 @@ def test_at_a_small_rate_the_lag_does_not_grow(broker: BrokerProcess, redis_url:
     lines = "\n".join(summary_lines(outcome))
     assert "it does not grow: 1000/s hold" in lines
     assert "counts exact" in lines
+
+
+def test_what_is_sent_to_warm_up_is_checked_and_not_measured(
+    broker: BrokerProcess, redis_url: str
+) -> None:
+    settings = settings_of(broker.url, redis_url, warm_up_s=1.0, duration_s=1.0)
+    outcome = run_ysb(settings)
+    assert_exact(outcome)
+    assert {window for _, window in outcome.latencies_ns} == {
+        outcome.start_ms + 1000,
+        outcome.start_ms + 1500,
+    }
+    assert {each.window_ms for each in outcome.updates} == {
+        outcome.start_ms + number * 500 for number in range(4)
+    }
+    run = as_run(outcome, case="warm", system="frieda", durability="cache")
+    assert run.records == 4000
+    assert run.elapsed_s < outcome.settings.total_s + 60
+    assert outcome.generated["ticks"] <= 3 * 1002
 
 
 def test_a_result_can_be_written_read_and_compared(

@@ -127,6 +127,9 @@ async def test_the_brokers_share_is_sampled_from_the_events_that_carry_their_sen
     values = [event(ad, 1), event(ad, 2, sent_ns=1000), event(ad, 3, "click", sent_ns=5)]
     await pipeline.process(Taken(0, values, 3), 2500)
     assert (pipeline.broker_share.count, pipeline.broker_share.max_ns) == (1, 1500)
+    pipeline.sample_from(1000)
+    await pipeline.process(Taken(0, values, 6), 2500)
+    assert pipeline.broker_share.count == 1
 
 
 records = st.lists(
