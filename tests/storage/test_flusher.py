@@ -126,6 +126,50 @@ async def test_the_number_of_waiters_is_bounded(filesystem, open_log, append, fl
     assert await asyncio.gather(*futures) == [None] * 50
 
 
+async def test_a_batch_that_was_cut_off_while_it_waited_is_never_called_durable(
+    filesystem, open_log, append, flusher, leaders_batch
+):
+    log = open_log(filesystem)
+    disk = SlowDisk(filesystem)
+    append(log, b"kept")
+    kept = waiter(flusher, log)
+    await disk.wait_for_sync()
+    append(log, b"lost")
+    lost = waiter(flusher, log)
+    disk.go_on.release(100)
+    cut = log.begin_cut(log.find_cut(1))
+    await asyncio.to_thread(cut.run)
+    assert cut.finish() == 1
+    log.append_replicated(leaders_batch(b"another", 1, 1), 1)
+    for error in await asyncio.gather(kept, lost):
+        assert isinstance(error, BrokerError)
+        assert error.code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    assert flusher.waiting == 0
+    assert log.synced_offset == 1
+    assert await waiter(flusher, log) is None
+    assert log.synced_offset == 2
+
+
+async def test_who_waits_for_a_log_that_is_being_cut_is_told_and_no_fsync_runs_on(
+    filesystem, open_log, append, flusher
+):
+    log = open_log(filesystem)
+    disk = SlowDisk(filesystem)
+    append(log, b"one")
+    first = waiter(flusher, log)
+    await disk.wait_for_sync()
+    cut = log.begin_cut(log.find_cut(0))
+    with pytest.raises(BrokerError) as caught:
+        log.begin_sync()
+    assert caught.value.code == ErrorCode.BUSY
+    disk.go_on.release(100)
+    assert (await first).code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+    await asyncio.to_thread(cut.run)
+    assert cut.finish() == 0
+    await flusher.forget(log)
+    assert flusher.waiting == 0
+
+
 async def test_a_batch_that_rolled_the_log_is_synced_in_both_segments(
     filesystem, open_log, append, flusher
 ):

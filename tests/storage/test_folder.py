@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -11,6 +12,7 @@ import pytest
 
 from frieda.config import BrokerConfig, TopicConfig
 from frieda.errors import StorageError
+from frieda.host import host_identity
 from frieda.storage.filesystem import RealFileSystem
 from frieda.storage.folder import DataFolder
 from frieda.testing.filesystem import MemoryFileSystem
@@ -165,3 +167,98 @@ def test_a_log_on_a_real_disk_keeps_what_it_was_given(tmp_path, clock, append, r
     log.delete()
     assert folder.partitions() == []
     folder.close(clean=True)
+
+
+# --- whether the machine went down ---------------------------------------------------------------------------
+
+
+def opened_under(filesystem, boot_id):
+    return DataFolder.open(filesystem, "/data", 0, boot_id=boot_id)
+
+
+def test_a_process_that_is_killed_is_no_machine_that_went_down(filesystem, clock, append):
+    folder = opened_under(filesystem, "first")
+    assert folder.is_new
+    append(open_topic(folder, clock), b"x")
+    again = opened_under(filesystem.after_kill(), "first")
+    assert not again.machine_went_down
+    assert not again.is_new
+
+
+def test_a_machine_that_went_down_while_logs_were_in_use_is_told_of_until_they_have_caught_up(
+    filesystem, clock, append
+):
+    append(open_topic(opened_under(filesystem, "first"), clock), b"x")
+    filesystem = filesystem.after_power_loss()
+    for boot_id, clean in (("second", False), ("second", True), ("third", True), ("third", False)):
+        filesystem = filesystem.after_kill()
+        folder = opened_under(filesystem, boot_id)
+        assert folder.machine_went_down
+        if clean:
+            folder.close(clean=True)
+    filesystem = filesystem.after_kill()
+    folder = opened_under(filesystem, "third")
+    folder.caught_up()
+    assert not folder.machine_went_down
+    assert not opened_under(filesystem.after_kill(), "third").machine_went_down
+    assert opened_under(filesystem.after_power_loss(), "fourth").machine_went_down
+
+
+def test_a_machine_that_goes_down_after_a_clean_close_takes_nothing(filesystem, clock, append):
+    folder = opened_under(filesystem, "first")
+    log = open_topic(folder, clock)
+    append(log, b"x")
+    assert log.close()
+    folder.close(clean=True)
+    folder = opened_under(filesystem.after_power_loss(), "second")
+    assert folder.was_clean
+    assert not folder.machine_went_down
+
+
+def test_where_the_machine_has_no_boot_id_every_unclean_stop_counts(filesystem, clock):
+    open_topic(opened_under(filesystem, ""), clock)
+    assert opened_under(filesystem.after_kill(), "").machine_went_down
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"boot_id": "first"}'])
+def test_a_boot_that_was_not_noted_counts_as_another(filesystem, clock, content):
+    open_topic(opened_under(filesystem, "first"), clock)
+    if content is None:
+        filesystem.unlink("/data/.last-boot")
+    else:
+        filesystem.peek("/data/.last-boot")[:] = content
+    assert opened_under(filesystem.after_kill(), "first").machine_went_down
+
+
+@pytest.mark.parametrize("unclean_before", [False, True])
+def test_a_power_cut_at_any_step_of_an_opening_hides_nothing(
+    filesystem, clock, append, moments, unclean_before
+):
+    folder = opened_under(filesystem, "first")
+    log = open_topic(folder, clock)
+    append(log, b"x")
+    log.close()
+    if not unclean_before:
+        folder.close(clean=True)
+    disk = filesystem.after_kill()
+    for left in moments(disk, lambda: opened_under(disk, "second")):
+        for seed in (None, 1, 2, 3):
+            later = opened_under(left.after_power_loss(seed), "third")
+            assert later.machine_went_down or later.was_clean
+            assert later.machine_went_down or not unclean_before
+
+
+def test_this_machine_says_that_it_did_not_go_down_in_between(tmp_path, clock):
+    open_topic(DataFolder.open(RealFileSystem(), str(tmp_path), 0), clock)
+    program = (
+        "from frieda.storage.folder import DataFolder\n"
+        "from frieda.storage.filesystem import RealFileSystem\n"
+        "import sys\n"
+        "print(DataFolder.open(RealFileSystem(), sys.argv[1], 0).machine_went_down)\n"
+    )
+    copy = tmp_path.parent / (tmp_path.name + "-as-killed")
+    shutil.copytree(tmp_path, copy)
+    ran = subprocess.run(
+        [sys.executable, "-c", program, str(copy)], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == str(host_identity() == "")

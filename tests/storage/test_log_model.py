@@ -8,26 +8,35 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from frieda.clock import ManualClock
 from frieda.config import TopicConfig
+from frieda.storage.leader_epochs import LeaderEpochs
 from frieda.storage.log import PartitionLog
 from frieda.testing.batches import make_batch
 from frieda.testing.effort import examples
-from frieda.testing.filesystem import MemoryFileSystem
-from frieda.wire.batch import check_batch, decode_batch, iterate_batches
+from frieda.testing.filesystem import MemoryFileSystem, Operation
+from frieda.wire.batch import check_batch, decode_batch, iterate_batches, patch
 
 START_MS = 1_700_000_000_000
 
 
 class LogModel(RuleBasedStateMachine):
-    """records: (timestamp, value) by offset, from 0 on; synced: how many of them a power cut may not take."""
+    """records: (timestamp, value) by offset, from 0 on; synced: how many of them a power cut may not take.
+
+    batches: (base offset, leader epoch, last sequence or -1) of each.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.filesystem = MemoryFileSystem()
         self.clock = ManualClock(time_ms=START_MS)
         self.records: list[tuple[int, bytes]] = []
-        self.batch_starts: list[int] = []
+        self.batches: list[tuple[int, int, int]] = []
         self.synced = 0
         self.sequences = 0
+        self.leader_epoch = 3
+
+    @property
+    def batch_starts(self) -> list[int]:
+        return [start for start, _, _ in self.batches]
 
     @initialize(
         segment_bytes=st.sampled_from([1024, 3000, 20_000]),
@@ -61,8 +70,9 @@ class LogModel(RuleBasedStateMachine):
         values=st.lists(st.binary(max_size=300), min_size=1, max_size=6),
         age_ms=st.integers(-50, 50),
         numbered=st.booleans(),
+        replicated=st.booleans(),
     )
-    def append(self, values: list[bytes], age_ms: int, numbered: bool) -> None:
+    def append(self, values: list[bytes], age_ms: int, numbered: bool, replicated: bool) -> None:
         self.clock.advance(0.01)
         stamp = self.clock.time_ms() - age_ms
         stamps = [stamp + i % 3 for i in range(len(values))]
@@ -72,13 +82,21 @@ class LogModel(RuleBasedStateMachine):
             else {}
         )
         batch = make_batch(values, stamps, **fields)
-        header = check_batch(batch)
-        base_offset = self.log.append(batch, header, 3)
-        assert base_offset == len(self.records)
-        self.batch_starts.append(base_offset)
+        base_offset = len(self.records)
+        if replicated:
+            patch(batch, base_offset, self.leader_epoch)
+            end = self.log.append_replicated(batch.toreadonly(), self.leader_epoch)
+            assert end == base_offset + len(values)
+        else:
+            assert self.log.append(batch, check_batch(batch), self.leader_epoch) == base_offset
         self.records += zip(stamps, values, strict=True)
         if numbered:
             self.sequences += len(values)
+        self.batches.append((base_offset, self.leader_epoch, self.sequences if numbered else -1))
+
+    @rule()
+    def another_leader(self) -> None:
+        self.leader_epoch += 1
 
     @rule()
     def roll(self) -> None:
@@ -147,18 +165,85 @@ class LogModel(RuleBasedStateMachine):
     @rule(data=st.data())
     def cut(self, data: st.DataObject) -> None:
         self.run_pending()
-        offset = data.draw(st.integers(self.log.log_start_offset, len(self.records)))
-        if offset < len(self.records):
-            offset = max(s for s in self.batch_starts if s <= offset)
-        self.log.truncate_to(max(offset, self.log.log_start_offset))
-        self.forget_from(max(offset, self.log.log_start_offset))
+        offset = self.draw_cut(data)
+        reached = self.log.truncate_to(offset)
+        self.forget_from(self.reached_by(offset))
+        assert reached == len(self.records)
+        assert self.log.producers.expected_sequence(7) == self.sequences
+        self.leader_epoch += 1
+
+    @precondition(lambda self: self.records)
+    @rule(data=st.data(), seed=st.sampled_from(["killed", None]) | st.integers(0, 1 << 30))
+    def stop_in_the_middle_of_a_cut(self, data: st.DataObject, seed: str | int | None) -> None:
+        self.run_pending()
+        offset = self.draw_cut(data)
+        steps = data.draw(st.integers(0, 60))
+        cut = self.log.begin_cut(place) if (place := self.log.find_cut(offset)) else None
+        left = None
+        check = self.filesystem.check
+
+        def count(operation: Operation, path: str) -> None:
+            nonlocal steps, left
+            steps -= 1
+            if steps == 0:
+                left = self.filesystem.after_kill()
+            check(operation, path)
+
+        self.filesystem.check = count  # type: ignore[method-assign]
+        if cut is not None:
+            cut.complete()
+        left = left or self.filesystem.after_kill()
+        self.filesystem = left if seed == "killed" else left.after_power_loss(seed)  # type: ignore[arg-type]
+        before, reached = len(self.records), self.reached_by(offset)
+        self.open(clean=False)
+        if seed == "killed":
+            assert self.log.damages == []
+            assert self.log.log_end_offset in (before, reached)
+        self.synced = min(self.synced, reached)
+        self.take_up_what_is_left()
+        self.leader_epoch += 1
+
+    @rule(distance=st.integers(-30, 30))
+    def begin_anew(self, distance: int) -> None:
+        self.run_pending()
+        offset = max(len(self.records) + distance, 0)
+        self.log.reset_to(offset)
+        self.records = (self.records + [(0, b"")] * 30)[:offset]
+        self.batches, self.synced, self.sequences = [], offset, 0
+        assert self.log.log_start_offset == self.log.high_watermark == offset
+        self.leader_epoch += 1
+
+    def draw_cut(self, data: st.DataObject) -> int:
+        offset: int = data.draw(st.integers(self.log.log_start_offset, len(self.records)))
+        return offset
+
+    def reached_by(self, offset: int) -> int:
+        """Where a cut at `offset` ends the log: at the start of the batch that holds it."""
+        if offset >= len(self.records):
+            return len(self.records)
+        return max(s for s in self.batch_starts if s <= offset)
 
     def forget_from(self, offset: int) -> None:
         del self.records[offset:]
-        self.batch_starts = [s for s in self.batch_starts if s < offset]
+        self.batches = [batch for batch in self.batches if batch[0] < offset]
         self.synced = min(self.synced, offset)
         assert self.log.log_end_offset == len(self.records)
-        self.sequences = self.log.producers.expected_sequence(7)
+        self.sequences = max(0, *(last for _, _, last in self.batches), 0)
+
+    def take_up_what_is_left(self) -> None:
+        """After a stop: what is there is a beginning of what there was, and has all that was synced."""
+        if self.log.damages:
+            # Pages reached the disk out of order, and whole batches lie behind a hole: all are kept and reported.
+            first = min(first for first, _, _ in self.log.damages)
+            assert first >= self.synced
+            self.log.truncate_to(first)
+        assert self.synced <= self.log.log_end_offset <= len(self.records)
+        self.forget_from(self.log.log_end_offset)
+        # (Retention may have taken its records, and the power cut the snapshot that remembered it.)
+        if self.log.producers.expected_sequence(7) != self.sequences:
+            assert self.log.producers.expected_sequence(7) == 0
+            self.batches = [(start, epoch, -1) for start, epoch, _ in self.batches]
+            self.sequences = 0
 
     @rule()
     def close_and_open(self) -> None:
@@ -184,12 +269,7 @@ class LogModel(RuleBasedStateMachine):
     def lose_power(self, seed: int | None) -> None:
         self.filesystem = self.filesystem.after_power_loss(seed)
         self.open(clean=False)
-        if self.log.damages:
-            # Pages reached the disk out of order, and whole batches lie behind a hole: all are kept and reported.
-            assert min(first for first, _, _ in self.log.damages) >= self.synced
-            self.log.truncate_to(min(first for first, _, _ in self.log.damages))
-        assert self.synced <= self.log.log_end_offset <= len(self.records)
-        self.forget_from(self.log.log_end_offset)
+        self.take_up_what_is_left()
 
     @invariant()
     def the_ends_are_right(self) -> None:
@@ -197,6 +277,18 @@ class LogModel(RuleBasedStateMachine):
             assert self.log.log_end_offset == len(self.records)
             assert 0 <= self.log.log_start_offset <= len(self.records)
             assert self.log.producers.expected_sequence(7) == self.sequences
+
+    @invariant()
+    def the_leader_epochs_are_those_of_the_batches(self) -> None:
+        if hasattr(self, "log"):
+            expected = LeaderEpochs()
+            for start, epoch, _ in self.batches:
+                expected.note(epoch, start)
+            found = LeaderEpochs.decode(self.log.epochs.encode())
+            for each in (expected, found):
+                each.cut_start(self.log.log_start_offset)
+                each.cut_end(len(self.records))  # the epoch of a log that is empty may be forgotten
+            assert found.entries() == expected.entries()
 
     def teardown(self) -> None:
         if hasattr(self, "log"):

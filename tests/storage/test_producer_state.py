@@ -174,3 +174,64 @@ def test_a_snapshot_cut_or_changed_anywhere_is_found_out():
 def test_garbage_is_a_snapshot_that_is_damaged_and_nothing_else(garbage):
     with pytest.raises(SnapshotDamagedError):
         ProducerState().restore(garbage, 0)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(1, 3), st.sampled_from(["next", "next", "next", "epoch"])),
+        max_size=60,
+    ),
+    cut_at=st.integers(0, 60),
+    snapshot_at=st.integers(-1, 60),
+)
+def test_a_cut_brings_back_what_was_or_says_that_it_cannot(steps, cut_at, snapshot_at):
+    """Against states that were never told of what is cut, one for each length of the log."""
+    state = ProducerState()
+    history = [ProducerState()]
+    epochs, sequences = {1: 0, 2: 0, 3: 0}, {1: 0, 2: 0, 3: 0}
+    for offset, (producer_id, step) in enumerate(steps):
+        if offset == snapshot_at:
+            state.restore(state.encode(offset), offset)
+        if step == "epoch":
+            epochs[producer_id] += 1
+            sequences[producer_id] = 0
+        each = header(sequences[producer_id], producer_id=producer_id, epoch=epochs[producer_id])
+        sequences[producer_id] += 1
+        following = ProducerState()
+        following.restore(history[-1].encode(0), 0)
+        following.update(each, offset)
+        history.append(following)
+        state.update(each, offset)
+    before = state.encode(0)
+    cut_at = min(cut_at, len(steps))
+    if state.cut_end(cut_at):
+        assert len(state) == len(history[cut_at])
+        for producer_id in (1, 2, 3):
+            for question in (ProducerState.epoch, ProducerState.expected_sequence):
+                assert question(state, producer_id) == question(history[cut_at], producer_id)
+        assert state.encode(0) == history[cut_at].encode(0) or len(steps) > REMEMBERED_BATCHES
+    else:
+        assert state.encode(0) == before
+        assert cut_at < len(steps)
+
+
+def test_a_cut_of_one_epoch_of_each_producer_needs_no_log():
+    state = ProducerState()
+    state.update(header(0), 0)
+    state.update(header(1), 1)
+    state.update(header(0, epoch=1), 2)
+    state.update(header(0, producer_id=2), 3)
+    assert state.cut_end(1)
+    assert (state.epoch(1), state.expected_sequence(1), state.epoch(2)) == (0, 1, -1)
+
+
+def test_a_cut_of_more_than_is_remembered_does():
+    state = ProducerState()
+    for sequence in range(REMEMBERED_BATCHES + 5):
+        state.update(header(sequence), sequence)
+    assert not state.cut_end(4)
+    assert state.expected_sequence(1) == REMEMBERED_BATCHES + 5
+    assert state.cut_end(5 + REMEMBERED_BATCHES // 2)
+    assert state.expected_sequence(1) == 5 + REMEMBERED_BATCHES // 2
+    assert state.check(header(5)).base_offset == 5
+    assert state.check(header(4)).kind is VerdictKind.DUPLICATE
