@@ -112,8 +112,7 @@ class LatencyHistogram:
         if expected_interval_ns < 1:
             raise ValueError(f"expected_interval_ns = {expected_interval_ns}: must be at least 1")
         copy = LatencyHistogram()
-        for item in self._hdr.get_recorded_iterator():
-            value, count = int(item.value_iterated_to), int(item.count_at_value_iterated_to)
+        for value, count in _recorded(self._hdr):
             copy.record(value, count)
             omitted = range(
                 value - expected_interval_ns, expected_interval_ns - 1, -expected_interval_ns
@@ -138,7 +137,10 @@ class LatencyHistogram:
             raise ValueError("the encoded histogram has another range")
         if other.get_total_count():
             self._hdr.add(other)
-            self._sum_ns += round(other.get_mean_value() * other.get_total_count())
+            self._sum_ns += sum(
+                count * (int(other.get_lowest_equivalent_value(highest)) + highest + 1)
+                for highest, count in _recorded(other)
+            ) // 2
 
     def hgrm(self) -> str:
         """The percentile distribution, in microseconds, as HdrHistogram's plotters read it."""
@@ -164,9 +166,8 @@ class LatencyHistogram:
         hdrh's own iterator leaves out the rounding that makes them meet 50%, 75%, 87.5%...
         """
         percent, count_up_to = 0.0, 0
-        for item in self._hdr.get_recorded_iterator():
-            value_ns = int(self._hdr.get_highest_equivalent_value(item.value_iterated_to))
-            count_up_to += int(item.count_at_value_iterated_to)
+        for value_ns, count in _recorded(self._hdr):
+            count_up_to += count
             while 100.0 * count_up_to / self.count >= percent:
                 yield _Level(percent, value_ns, count_up_to)
                 if count_up_to == self.count:
@@ -178,6 +179,16 @@ class LatencyHistogram:
     def write_hgrm(self, path: Path) -> None:
         """Write `hgrm()` to a file. Raises OSError."""
         path.write_text(self.hgrm(), encoding="ascii")
+
+
+def _recorded(hdr: HdrHistogram) -> Iterator[tuple[int, int]]:
+    """(highest equivalent value, count) of each place that holds any, in ascending order.
+
+    hdrh's own iterator works out the value of every empty place too, which takes twenty times as long.
+    """
+    for index, count in enumerate(hdr.encoder.payload.counts[: hdr.counts_len]):
+        if count:
+            yield int(hdr.get_highest_equivalent_value(hdr.get_value_from_index(index))), int(count)
 
 
 class Window(NamedTuple):
