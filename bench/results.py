@@ -7,6 +7,7 @@ One JSON document, and beside it for each run a HdrHistogram interval log (.hlog
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,12 @@ from frieda.errors import ConfigError
 FORMAT: Final = "frieda-bench/1"
 MAX_FILE_BYTES: Final = 512 * 1024 * 1024
 RESULT_FILE: Final = "result.json"
+_KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
+    **dict.fromkeys(("case", "system", "driver", "histogram"), str),
+    **dict.fromkeys(("round", "records"), int),
+    **dict.fromkeys(("elapsed_s", "records_per_sec"), (int, float)),
+    **dict.fromkeys(("settings", "latency_us"), dict),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,12 @@ class Run:
     system: str
     driver: str
     settings: Mapping[str, object]
-    """Flat: producers, processes, record_size, acks, replication, brokers, transport, rate, arrivals, durability..."""
+    """Flat: producers, processes, record_size, acks, replication, brokers, transport, rate, arrivals, durability, seed.
+
+    "contender" is the system's name in the case, "point" the rest of it; "mode" is latency or throughput, "loop" open
+    or closed, "started" whether the system was started for the run or given by address; "rate_share" of which rate
+    is in the file's extra "rates". `frieda.bench.drive` writes them all.
+    """
     server_settings: Mapping[str, object] = field(default_factory=dict)
     client_settings: Mapping[str, object] = field(default_factory=dict)
     records: int
@@ -42,7 +54,10 @@ class Run:
     latency_us: Mapping[str, float | None]
     service_time_us: Mapping[str, float | None] | None = None
     lateness_us: Mapping[str, float] | None = None
+    """Of an open loop: mean, max and late_sends whatever the cause; own_mean, own_max, own_late_sends of the load
+    generator itself; held_back by the system; sends."""
     backlog: Mapping[str, float] | None = None
+    """Of an open loop, in records: see `frieda.bench.verdict.Backlog`."""
     cpu_s: Mapping[str, float] = field(default_factory=dict)
     """Processor time of the measured part: "server", "clients"."""
     extra: Mapping[str, object] = field(default_factory=dict)
@@ -86,15 +101,22 @@ class Results:
 
 
 def write_results(folder: Path, results: Results) -> Path:
-    """Write result.json and the histograms of each run into `folder`, made when missing. Raises OSError."""
+    """Write result.json and the histograms of each run into `folder`, made when missing. Raises OSError.
+
+    A result.json that is there is replaced in one step: it is always whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    stems: dict[str, str] = {}
     for run in results.runs:
-        stem = f"{_file_name(run.case)}.{run.round}"
-        (folder / f"{stem}.hlog").write_text(run.hlog, encoding="ascii")
-        run.latency().write_hgrm(folder / f"{stem}.hgrm")
+        stem = _stem(run.case, stems)
+        (folder / f"{stem}.{run.round}.hlog").write_text(run.hlog, encoding="ascii")
+        run.latency().write_hgrm(folder / f"{stem}.{run.round}.hgrm")
     path = folder / RESULT_FILE
-    document = {"format": FORMAT, **asdict(results)}
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    runs = [{**asdict(run), "valid": run.valid} for run in results.runs]
+    document = {"format": FORMAT, **asdict(results), "runs": runs}
+    unfinished = folder / f".{RESULT_FILE}"
+    unfinished.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
     return path
 
 
@@ -110,7 +132,7 @@ def read_results(path: Path) -> Results:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not a file of results: {error}") from None
     if not isinstance(document, dict) or document.pop("format", None) != FORMAT:
         raise ConfigError(f"{path} is not a file of results of this version ({FORMAT})")
@@ -122,13 +144,23 @@ def read_results(path: Path) -> Results:
 
 
 def _run(values: dict[str, Any]) -> Run:
+    values.pop("valid", None)  # for other readers; here it follows from `invalid_because`
+    for name, kind in _KINDS.items():
+        if not isinstance(values.get(name), kind) or isinstance(values.get(name), bool):
+            raise TypeError(f"a run's {name} is {values.get(name)!r:.80}")
     run = Run(**values)
     run.latency()
     return run
 
 
-def _file_name(case: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.-]+", "-", case).strip("-")
+def _stem(case: str, stems: dict[str, str]) -> str:
+    """A file name for this case, which no other of `stems` (by file name) has."""
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "-", case).strip("-.")[:150] or "case"
+    stem, number = plain, 1
+    while stems.setdefault(stem, case) != case:
+        number += 1
+        stem = f"{plain}-{number}"
+    return stem
 
 
 def all_runs(files: Sequence[Results]) -> Iterator[Run]:

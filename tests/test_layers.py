@@ -118,6 +118,7 @@ PURE = (
     "frieda.bench.load",
     "frieda.bench.verdict",
     "frieda.bench.comparison",
+    "frieda.bench.diff",
     "frieda.ysb.cadence",
     "frieda.ysb.campaigns",
     "frieda.ysb.check",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from collections import Counter
+from itertools import islice, pairwise
 from typing import Any
 
 import pytest
@@ -10,10 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frieda.bench.load import (
+    ZIPF_EXPONENT,
+    KeyDistribution,
     Lateness,
     Load,
+    burst_arrivals,
     constant_arrivals,
     default_warm_up,
+    drawn_keys,
     poisson_arrivals,
     shares,
     split,
@@ -108,7 +113,12 @@ def test_the_schedule_covers_the_warm_up_too() -> None:
         ({"records": 1, "rate": float("nan")}, "rate = nan: must be from"),
         ({"records": 1, "record_size_bytes": 0}, "record_size_bytes = 0"),
         ({"records": 1, "in_flight": 0}, "in_flight = 0"),
-        ({"records": 1, "arrivals": "odd"}, "arrivals = 'odd'"),
+        ({"records": 1, "arrivals": "odd"}, "arrivals = 'odd': must be one of constant, poisson"),
+        ({"records": 1, "keys": 0}, "keys = 0: must be from 1"),
+        ({"records": 1, "key_distribution": "odd"}, "key_distribution = 'odd'"),
+        ({"records": 1, "payload_form": "odd"}, "payload_form = 'odd'"),
+        ({"records": 1, "burst_records": 0}, "burst_records = 0"),
+        ({"records": 1, "max_behind_s": 0.0}, "max_behind_s = 0.0"),
     ],
 )
 def test_a_load_out_of_range_is_refused_by_name(values: dict[str, Any], words: str) -> None:
@@ -134,3 +144,45 @@ def test_lateness_counts_what_left_late_and_adds_up_over_processes() -> None:
 def test_a_record_that_leaves_too_early_is_a_fault_of_the_generator() -> None:
     with pytest.raises(ValueError, match="5 ns before its intended time"):
         Lateness().note(-5)
+
+
+@given(
+    rate=st.floats(1, 1e6),
+    count=st.integers(1, 500),
+    burst_records=st.integers(1, 120),
+    phase=st.floats(0, 0.999),
+)
+def test_bursts_leave_at_one_moment_and_keep_the_mean_rate(
+    rate: float, count: int, burst_records: int, phase: float
+) -> None:
+    times = list(burst_arrivals(rate, count, burst_records, phase))
+    assert len(times) == count
+    bursts = [times[first : first + burst_records] for first in range(0, count, burst_records)]
+    assert all(len(set(burst)) == 1 for burst in bursts)
+    moments = [burst[0] for burst in bursts]
+    assert moments == list(constant_arrivals(rate / burst_records, len(bursts), phase))
+
+
+def test_a_share_sends_its_bursts_by_the_settings_of_the_load() -> None:
+    load = Load(records=12, rate=1000.0, arrivals="burst", burst_records=4)
+    [[share]] = shares(load)
+    assert list(share.intended_times_ns()) == [0] * 4 + [4_000_000] * 4 + [8_000_000] * 4
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "zipf"])
+def test_keys_come_again_from_the_same_seed_and_none_is_out_of_range(
+    distribution: KeyDistribution,
+) -> None:
+    draw = [list(islice(drawn_keys(10, distribution, seed), 20_000)) for seed in (3, 3, 4)]
+    assert draw[0] == draw[1] != draw[2]
+    assert set(draw[0]) == set(range(10))
+
+
+def test_zipf_keys_have_the_weights_they_should_and_uniform_ones_the_same() -> None:
+    keys = 50
+    zipf = Counter(islice(drawn_keys(keys, "zipf", 5), 200_000))
+    weights = [(rank + 1) ** -ZIPF_EXPONENT for rank in range(keys)]
+    for rank in (0, 1, 9, 49):
+        assert zipf[rank] / 200_000 == pytest.approx(weights[rank] / sum(weights), rel=0.1)
+    uniform = Counter(islice(drawn_keys(keys, "uniform", 5), 200_000))
+    assert max(uniform.values()) < 1.2 * min(uniform.values())
