@@ -121,13 +121,15 @@ class _Producer:
             return self
         if self.born_at >= offset:
             return self.before.as_of(offset) if self.before is not None else None
-        kept = [batch for batch in self.in_order() if batch[1] < offset]
+        oldest = self.next_slot if len(self.batches) == REMEMBERED_BATCHES * 3 else 0
+        kept = self.batches[oldest:] + self.batches[:oldest]
+        while kept and kept[-2] >= offset:
+            del kept[-3:]
         if not kept:
             raise LookupError
-        following = (kept[-1][0] + 1) & (_SEQUENCES - 1)
+        following = (kept[-3] + 1) & (_SEQUENCES - 1)
         older = _Producer(self.epoch, following, self.active_ms, self.born_at, self.before)
-        for both, base_offset, timestamp_ms in kept:
-            older.remember(both >> 32, both & 0xFFFFFFFF, base_offset, timestamp_ms)
+        older.batches, older.next_slot = kept, len(kept)
         return older
 
     def in_order(self) -> Iterator[tuple[int, int, int]]:

@@ -7,8 +7,13 @@ it must be: all later reconciliation of replicas rests on them (KIP-101).
 
 from __future__ import annotations
 
+from typing import Final
+
 from frieda.errors import BrokerError, ErrorCode
 from frieda.wire.batch import BatchHeader, crc_matches, read_header
+
+LENGTH_STARTS_AT: Final = 12
+"""A batch's length counts what lies behind base offset and length."""
 
 
 def check_replicated(
@@ -25,9 +30,10 @@ def check_replicated(
     position, size = 0, len(batches)
     while position < size:
         header = read_header(batches, position)
-        end = position + header.size_bytes
+        last_delta = header.last_offset_delta
+        end = position + LENGTH_STARTS_AT + header.batch_length
         batch = batches[position:end]
-        if end > size or header.last_offset_delta < 0 or not crc_matches(batch, header):
+        if end > size or last_delta < 0 or not crc_matches(batch, header):
             raise BrokerError(
                 ErrorCode.CORRUPT_MESSAGE,
                 f"a replicated batch that should begin with offset {end_offset} is damaged or not whole",
@@ -37,18 +43,19 @@ def check_replicated(
                 ErrorCode.OFFSET_OUT_OF_RANGE,
                 f"a replicated batch begins with offset {header.base_offset} where {end_offset} is next",
             )
-        if header.leader_epoch < latest_epoch:
+        epoch = header.leader_epoch
+        if epoch < latest_epoch:
             raise BrokerError(
                 ErrorCode.FENCED_LEADER_EPOCH,
-                f"the replicated batch at offset {end_offset} has leader epoch {header.leader_epoch}; "
+                f"the replicated batch at offset {end_offset} has leader epoch {epoch}; "
                 f"the log has {latest_epoch} already",
             )
-        if header.leader_epoch > leader_epoch:
+        if epoch > leader_epoch:
             raise BrokerError(
                 ErrorCode.INVALID_RECORD,
-                f"the replicated batch at offset {end_offset} has leader epoch {header.leader_epoch}, "
+                f"the replicated batch at offset {end_offset} has leader epoch {epoch}, "
                 f"and comes from the leader of epoch {leader_epoch}",
             )
         found.append((header, batch))
-        end_offset, latest_epoch, position = header.next_offset, header.leader_epoch, end
+        end_offset, latest_epoch, position = end_offset + last_delta + 1, epoch, end
     return found
