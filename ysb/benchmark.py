@@ -66,7 +66,7 @@ class YsbOutcome:
     elapsed_s: float
     """From the begin of the measured part to the last acknowledgement; `cpu_s` is of the same time."""
     generated: Mapping[str, Any]
-    """sent, acked, errors, held, last_error, ticks, late_ticks, mean_late_us, max_late_us."""
+    """sent, acked, errors, held_s, last_error, ticks, late_ticks, mean_late_us, max_late_us."""
     counted: Mapping[str, int]
     """events, views, late, dropped, malformed, unjoined: as committed."""
     latencies_ns: Mapping[tuple[str, int], int]

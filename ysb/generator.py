@@ -2,7 +2,8 @@
 
 The events that have become due leave together, once in each tick of about 1 ms: an event leaves half a tick after its
 intended time on average, and never before it. Its event_time is the intended one. While the client's buffer is full a
-producer falls behind its schedule, which is the system's doing and is told as `held`; the schedule never moves.
+producer falls behind its schedule, which is the system's doing and not the generator's own lateness
+(`frieda.bench.verdict` says how the two are told apart); the schedule never moves.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from frieda.bench.drivers.base import ProducerDriver, ProducerOptions
 from frieda.bench.drivers.registry import driver
 from frieda.bench.load import Lateness, ProducerShare
 from frieda.bench.pacer import Pacer
+from frieda.bench.verdict import Punctuality
 from frieda.bench.worker import Channel
 from frieda.clients.runtime import running_engine
 from frieda.errors import DeliveryTimeoutError, FriedaError
@@ -40,15 +42,15 @@ class LoadedProducer:
         self.lateness = Lateness(LATE_NS)
         self.acked = 0
         self.errors = 0
-        self.held = 0
-        """Ticks that found the tick before still waiting for room in the client's buffer."""
+        self.waits = False
+        """A tick is due, and the call before still waits for room in the client's buffer."""
         self.last_error: FriedaError | None = None
         self._producer = producer
         self._events = events
         self._share = share
         self._tick_ms = tick_ms
         self._sending: asyncio.Task[None] | None = None
-        self._waits = False
+        self._punctuality = Punctuality()
         self._behind = False
         self._next_sample_ns = 0
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -57,6 +59,11 @@ class LoadedProducer:
     def sent(self) -> int:
         """Events that were handed to the client."""
         return self._events.sent
+
+    @property
+    def held_s(self) -> float:
+        """How long in all the client's full buffer has held the producer back."""
+        return self._punctuality.held_ns / 1e9
 
     async def run(self, start_ns: int, timeout_s: float, measured_ns: int = 0) -> None:
         """Send all of the share and wait for every answer. Lateness counts from `measured_ns` on.
@@ -81,17 +88,18 @@ class LoadedProducer:
     def _tick(self, intended_ns: int) -> bool:
         """Pacer: send what is due; False while the last call waits for room."""
         now_ns = time.monotonic_ns()
-        if not self._waits and intended_ns >= self._measured_ns:
-            # A tick that waited for the client is late by the system's doing.
-            self.lateness.note(now_ns - intended_ns)
-        if not self._events.is_due(now_ns - self._start_ns):
-            return True  # a tick before, which was late itself, has sent its events
-        if self._sending is not None:
-            self.held += not self._waits
-            self._waits = True
+        # A tick before, which was late itself, may have sent this one's events.
+        due = self._events.is_due(now_ns - self._start_ns)
+        if due and self._sending is not None:
+            self._punctuality.refused(now_ns)
+            self.waits = True
             return False
-        self._waits = False
-        self._send_due(now_ns)
+        self.waits = False
+        own_ns = self._punctuality.sent(intended_ns, now_ns)
+        if intended_ns >= self._measured_ns:
+            self.lateness.note(max(0, own_ns))
+        if due:
+            self._send_due(now_ns)
         return True
 
     def _send_due(self, now_ns: int) -> None:
@@ -113,7 +121,7 @@ class LoadedProducer:
             self._end.set_exception(error)
         elif not self._events.remaining:
             self._end.set_result(None)
-        elif self._waits:
+        elif self.waits:
             self._pacer.pump()
         elif self._behind:
             self._send_due(time.monotonic_ns())
@@ -196,7 +204,7 @@ def _counts(loaded: list[LoadedProducer]) -> dict[str, Any]:
         "sent": sum(each.sent for each in loaded),
         "acked": sum(each.acked for each in loaded),
         "errors": sum(each.errors for each in loaded),
-        "held": sum(each.held for each in loaded),
+        "held_s": sum(each.held_s for each in loaded),
         "last_error": str(errors[-1]) if errors else "",
     }
 

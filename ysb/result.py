@@ -158,7 +158,7 @@ def as_run(
                 (round(at_s, 3), due, acked, taken) for at_s, due, acked, taken in outcome.samples
             ],
             "left_behind": outcome.left_behind,
-            "waiting_ticks": generated["held"],
+            "held_s": round(generated["held_s"], 3),
             "commits": outcome.commits,
             "slowest_commit_ms": round(outcome.slowest_commit_ms, 3),
             "failures": failures(outcome),

@@ -78,11 +78,12 @@ async def test_a_client_without_room_holds_the_producer_back_and_nothing_is_lost
     client.room.clear()
     producer, start_ns = loaded(client, 5000, 100_000.0)
     running = asyncio.ensure_future(producer.run(start_ns, timeout_s=60.0))
-    while not producer.held:  # noqa: ASYNC110  (there is no event for a tick that is held)
+    while not producer.waits:  # noqa: ASYNC110  (there is no event for a tick that is held)
         await asyncio.sleep(0.001)
     assert len(client.calls) == 1
     client.room.set()
     await running
+    assert producer.held_s > 0
     assert (producer.sent, producer.acked) == (5000, 5000)
     assert sum(len(values) for _, values in client.calls) == 5000
 
