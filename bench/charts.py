@@ -115,7 +115,7 @@ class Dot(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScatterChart:
-    """Measured points (`dots`) and lines over two logarithmic axes with their units."""
+    """Measured points (`dots`) and lines over two logarithmic axes; a line named as dots has their colour."""
 
     name: str
     title: str

@@ -7,12 +7,12 @@ series is a system as it is loaded. Where a series would stand twice at one plac
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, NamedTuple
 
+from frieda.bench.comparison import Spread
 from frieda.bench.histogram import LatencyHistogram
 from frieda.bench.results import Results, Run
 from frieda.bench.ticks import plain, size
@@ -41,6 +41,10 @@ DURABILITY_MEANING: Final = {
 }
 
 
+BROKER_SHARE: Final = "broker_share_histogram"
+"""In a run's `extra`: an encoded histogram."""
+
+
 class Place(NamedTuple):
     """Where a case stands in a contest."""
 
@@ -51,14 +55,6 @@ class Place(NamedTuple):
     def name(self) -> str:
         """8 producers, 100 B."""
         return f"{self.producers} producer{'' if self.producers == 1 else 's'}, {size(self.record_size_bytes)}"
-
-
-class Spread(NamedTuple):
-    """What the rounds gave: the median, the least and the greatest."""
-
-    median: float
-    least: float
-    greatest: float
 
 
 class Entry(NamedTuple):
@@ -192,11 +188,8 @@ def series_of(run: Run) -> str:
 
 def spread(runs: Sequence[Run], value: Callable[[Run], float | None]) -> Spread | None:
     """Median, least and greatest over the rounds; None when a round cannot say."""
-    values = [value(run) for run in runs]
-    told = [each for each in values if each is not None]
-    if not told or len(told) < len(values):
-        return None
-    return Spread(statistics.median(told), min(told), max(told))
+    values = [told for run in runs if (told := value(run)) is not None]
+    return Spread.of(values) if len(values) == len(runs) else None
 
 
 def latency_ns(run: Run, percentile: str) -> float | None:
@@ -217,6 +210,20 @@ def merged_latency(runs: Iterable[Run]) -> LatencyHistogram:
     for run in runs:
         total.merge(run.histogram)
     return total
+
+
+def broker_share(runs: Sequence[Run]) -> LatencyHistogram | None:
+    """The part of the latency that the broker took, all rounds together; None where a run has not measured it."""
+    total = LatencyHistogram()
+    for run in runs:
+        encoded = run.extra.get(BROKER_SHARE)
+        if not isinstance(encoded, str):
+            return None
+        try:
+            total.merge(encoded)
+        except ValueError as error:
+            raise ConfigError(f"{run.case}: {BROKER_SHARE} is damaged: {error}") from None
+    return total if total.count else None
 
 
 def number(value: object) -> float:

@@ -20,6 +20,7 @@ from frieda.bench.charts import (
 )
 from frieda.bench.histogram import CurvePoint
 from frieda.bench.ticks import (
+    AS_GIVEN,
     FROM_ZERO,
     LABELS,
     Unit,
@@ -254,26 +255,30 @@ def _curves(chart: CurveChart) -> Any:
 
 
 def _scatter(chart: ScatterChart) -> Any:
-    names = [*chart.lines, *chart.dots]
+    names = list(dict.fromkeys([*chart.lines, *chart.dots]))
     frame = _Frame(chart, names, axes_size=(6.2, 5.2) if chart.equal_axes else (7.6, 4.6))
     axes = frame.axes[0]
     look = looks(chart.dots)
     handles: dict[str, Any] = {}
-    shown = [dot for series in (*chart.dots.values(), *chart.lines.values()) for dot in series]
+    measured = [dot for series in chart.dots.values() for dot in series]
+    shown = [*measured, *(dot for series in chart.lines.values() for dot in series)]
     _style(axes)
-    x_values, y_values = [dot.x for dot in shown], [dot.y for dot in shown]
+    y_values = [dot.y for dot in shown]
+    x_values = [dot.x for dot in (measured if chart.x_unit in AS_GIVEN else shown)]
     both = x_values + y_values
     _value_axis(axes.xaxis, chart.x_unit, both if chart.equal_axes else x_values)
     _value_axis(axes.yaxis, chart.y_unit, both if chart.equal_axes else y_values)
     if chart.equal_axes and both:
         axes.plot([min(both), max(both)], [min(both), max(both)], color="#adb5bd", linewidth=1.0)
     for name, series in chart.lines.items():
+        of_dots = name in chart.dots
         handles[name] = axes.plot(
             [dot.x for dot in series],
             [dot.y for dot in series],
-            color=QUIET_COLOUR,
-            linewidth=1.6,
-            linestyle=DASHED if handles else "solid",
+            color=look[name].colour if of_dots else QUIET_COLOUR,
+            linewidth=1.2 if of_dots else 1.6,
+            linestyle="solid" if of_dots or not handles else DASHED,
+            alpha=0.7 if of_dots else 1.0,
         )[0]
     for name, series in chart.dots.items():
         handles[name] = axes.plot(
@@ -320,9 +325,10 @@ def _value_axis(axis: Any, unit: Unit, values: Sequence[float]) -> None:
         ticks = linear_ticks(values)
     else:
         getattr(axes, f"set_{way}scale")("log")
-        ticks = round_ticks(values)
+        ticks = sorted(set(values)) if unit in AS_GIVEN else round_ticks(values)
     if ticks:
-        getattr(axes, f"set_{way}lim")(ticks[0], ticks[-1])
+        margin = 1.3 if unit in AS_GIVEN else 1.0
+        getattr(axes, f"set_{way}lim")(ticks[0] / margin, ticks[-1] * margin)
         axis.set_ticks(ticks, [LABELS[unit](tick) for tick in ticks])
     axis.set_ticks([], minor=True)
 

@@ -17,6 +17,7 @@ from frieda.bench.contests import (
     OTHER_KINDS,
     Contest,
     Place,
+    broker_share,
     contests,
     cores,
     latency_ns,
@@ -26,7 +27,9 @@ from frieda.bench.contests import (
     spread,
 )
 from frieda.bench.histogram import CurvePoint, LatencyHistogram
+from frieda.bench.model_figures import model_charts
 from frieda.bench.results import Results, Run
+from frieda.bench.roofline_figure import roofline_chart
 from frieda.bench.ticks import Unit, size
 
 PERCENTILES: Final = ("p50", "p99", "p99.9")
@@ -34,6 +37,7 @@ WHAT: Final = {
     "latency": "produce, until the acknowledgement",
     "end-to-end": "produce to consume",
     "ysb": "Yahoo Streaming Benchmark, end of window to last write",
+    "throughput": "throughput, as fast as it goes",
 }
 
 
@@ -88,17 +92,33 @@ PUBLISHED_SYSTEMS: Final = {"frieda": "Frieda", "kafka": "Kafka"}
 
 def charts(files: Sequence[Results]) -> list[Chart]:
     """Every figure that the files hold, overviews first. Names are unique."""
+    found = [chart for contest in contests(files) for chart in charts_of(contest)]
+    curves = [chart for chart in found if isinstance(chart, CurveChart)]
+    overviews = [chart for chart in found if not isinstance(chart, CurveChart)]
+    return _with_unique_names([*overviews, *further_charts(files), *curves])
+
+
+def further_charts(files: Sequence[Results]) -> list[Chart]:
+    """The figures of the latency model and the roofline."""
     found: list[Chart] = []
-    each_contest = contests(files)
-    for contest in each_contest:
-        if contest.mode == "throughput":
-            found.append(_throughput_chart(contest))
-        elif contest.mode != "ysb":
+    for results in files:
+        if results.kind == "model":
+            found += model_charts(results)
+        elif results.kind == "roofline" and (chart := roofline_chart(results)) is not None:
+            found.append(chart)
+    return found
+
+
+def charts_of(contest: Contest) -> list[Chart]:
+    """The figures of one contest: the overview, and the percentile curves of each place."""
+    found: list[Chart] = []
+    if contest.mode == "throughput":
+        found.append(_throughput_chart(contest))
+    else:
+        if contest.mode != "ysb":
             found += _latency_charts(contest)
-    for contest in each_contest:
-        if contest.mode != "throughput":
-            found += _curve_charts(contest)
-    return _with_unique_names([chart for chart in found if _holds_anything(chart)])
+        found += _curve_charts(contest)
+    return [chart for chart in found if _holds_anything(chart)]
 
 
 def absent(files: Sequence[Results]) -> list[str]:
@@ -117,7 +137,17 @@ def absent(files: Sequence[Results]) -> list[str]:
             elif not any(run.valid for run in theirs):
                 why = theirs[0].invalid_because
                 sentences.append(f"{item.title}: no valid run of {name}: {why}")
-    return sentences
+    return [*sentences, *_absent_beside(files)]
+
+
+def _absent_beside(files: Sequence[Results]) -> Iterator[str]:
+    """The roofline and the latency model, which have files of their own."""
+    rooflines = [results for results in files if results.kind == "roofline"]
+    if not any(roofline_chart(results) for results in rooflines):
+        why = next((str(r.extra["missing"]) for r in rooflines if "missing" in r.extra), None)
+        yield f"roofline of the broker: {why or 'not in the files'}"
+    if not any(results.kind == "model" for results in files):
+        yield "latency model: not in the files"
 
 
 def _latency_charts(contest: Contest) -> Iterator[PanelChart]:
@@ -214,7 +244,10 @@ def _curve_charts(contest: Contest) -> Iterator[CurveChart]:
                 continue
             rounds = [_points(run.latency()) for run in runs] if len(runs) > 1 else []
             total = _points(merged_latency(runs))
-            curves[series] = Curve(total=total, rounds=rounds, share=_broker_share(runs))
+            share = broker_share(runs)
+            curves[series] = Curve(
+                total=total, rounds=rounds, share=() if share is None else _points(share)
+            )
             if not curves[series].total:
                 notes.append(f"{series}: too few samples for a curve")
         what = "windows of campaigns" if contest.mode == "ysb" else "records"
@@ -242,7 +275,7 @@ def _panel(
 ) -> Panel:
     marks = {
         series: [
-            Mark(number, *found)
+            Mark(number, found.median, found.least, found.greatest)
             for number, place in enumerate(places)
             if (found := spread(contest.valid_at(place, series), value)) is not None
         ]
@@ -281,17 +314,6 @@ def _notes(
                 if any(latency_ns(run, each) is None for run in valid):
                     where.setdefault(f"{series}: too few samples for {each}", []).append(place.name)
     return [f"{sentence}: {'; '.join(names)}" for sentence, names in where.items()]
-
-
-def _broker_share(runs: Sequence[Run]) -> list[CurvePoint]:
-    """The part of the latency that the broker took; empty where it was not measured."""
-    total = LatencyHistogram()
-    for run in runs:
-        encoded = run.extra.get("broker_share_histogram")
-        if not isinstance(encoded, str):
-            return []
-        total.merge(encoded)
-    return _points(total)
 
 
 def _points(histogram: LatencyHistogram) -> list[CurvePoint]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
-Unit = Literal["ns", "MB/s", "records/s", "cores", "instructions/s", "instructions/byte"]
+Unit = Literal["ns", "bytes", "MB/s", "records/s", "cores", "instructions/s", "instructions/byte"]
 MAX_TICKS: Final = 8
 _STEPS: Final = tuple(factor * 10.0**power for power in range(-9, 16) for factor in (1, 2, 5))
 
@@ -69,12 +69,15 @@ def plain(value: float) -> str:
 
 LABELS: Final[Mapping[Unit, Callable[[float], str]]] = {
     "ns": duration,
+    "bytes": size,
     "MB/s": plain,
     "records/s": count,
     "cores": plain,
     "instructions/s": count,
     "instructions/byte": count,
 }
+AS_GIVEN: Final = frozenset({"bytes"})
+"""Units whose ticks are the values themselves: sizes are powers of two."""
 FROM_ZERO: Final = frozenset({"cores"})
 """Units whose axis is linear and begins at nothing; all others are logarithmic."""
 

@@ -12,7 +12,11 @@ from frieda.bench.report import window_line
 from frieda.cli.bench_ablation import ablation
 from frieda.cli.bench_compare import compare
 from frieda.cli.bench_consumer import consumer
+from frieda.cli.bench_diff import diff
 from frieda.cli.bench_end_to_end import end_to_end
+from frieda.cli.bench_figures import figures
+from frieda.cli.bench_matrix import matrix
+from frieda.cli.bench_model import model
 from frieda.cli.bench_options import (
     broker_options,
     load_of,
@@ -22,6 +26,8 @@ from frieda.cli.bench_options import (
     polling_option,
     show_result,
 )
+from frieda.cli.bench_report import report
+from frieda.cli.bench_roofline import roofline
 from frieda.cli.bench_side_by_side import side_by_side
 from frieda.cli.client_options import bootstrap_option
 from frieda.config import Compression
@@ -138,3 +144,9 @@ bench.add_command(side_by_side)
 bench.add_command(ablation)
 bench.add_command(compare)
 bench.add_command(end_to_end)
+bench.add_command(matrix)
+bench.add_command(diff)
+bench.add_command(figures)
+bench.add_command(report)
+bench.add_command(model)
+bench.add_command(roofline)

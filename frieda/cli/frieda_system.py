@@ -32,6 +32,11 @@ class RunningFrieda:
     version: str
     settings: Mapping[str, object]
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Its processes."""
+        return self.process.pids
+
     def cpu_seconds(self) -> float:
         """Processor time so far."""
         return self.process.cpu_seconds()
