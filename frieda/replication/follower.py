@@ -9,8 +9,8 @@
 
 Rules, in the order in which they are applied:
 
-1. A message of an older leader epoch is answered with Fenced and changes nothing. One of a younger epoch is adopted: the
-   stream is over. (Epochs are only ever issued by compare-and-set in the metadata store, so the younger one is right.)
+1. A message of an older leader epoch is answered with Fenced and changes nothing. One of a younger epoch is adopted:
+   the stream is over. (Epochs are issued by compare-and-set in the metadata store alone, so the younger one is right.)
 2. A Question of an older stream is dropped: a leader never goes back to it. While the log is being cut the newest
    Question waits for the end of that.
 3. A Begin counts once, in ASKED, and only when it names this incarnation: one that was meant for the life before a
@@ -270,10 +270,8 @@ class Follower:
 
     def _learn(self, message: Begin | Append | Beat) -> None:
         known = min(message.high_watermark, self._log.log_end_offset)
-        if known > self.high_watermark:
-            self.high_watermark = known
-        if message.log_start_offset > self.log_start_offset:
-            self.log_start_offset = message.log_start_offset
+        self.high_watermark = max(self.high_watermark, known)
+        self.log_start_offset = max(self.log_start_offset, message.log_start_offset)
 
     def _report(self, leader: int) -> None:
         log = self._log

@@ -18,12 +18,13 @@ Rules:
    while the lease does not hold. What waits is released when it holds again; nobody else can lead until then.
 4. acks=all is refused before the append when fewer than min_insync_replicas are agreed to be in sync, and answered with
    NOT_ENOUGH_REPLICAS_AFTER_APPEND when that became so since. Nothing is taken while the lease does not hold.
-5. A follower joins the ISR when it has reached the high watermark and the start of this epoch; it leaves when it has not
-   been caught up for replica_lag_ms. Both only through the metadata store.
+5. A follower joins the ISR when it has reached the high watermark and the start of this epoch, unless it is barred (it
+   is about to stop, or its tail is doubtful still); it leaves when it has not been caught up for replica_lag_ms. Both
+   only through the metadata store.
 6. A retry of a batch that is stored already waits as the batch itself does: to be stored is not to be committed.
 7. `knows_the_end`: the high watermark has reached the start of this epoch, so that no earlier leader can have shown a
-   reader more; and the lease holds, so that no later one can. Otherwise a reader that is ahead must wait, and must not be
-   told that its offset is out of range.
+   reader more; and the lease holds, so that no later one can. Otherwise a reader that is ahead must wait, and must not
+   be told that its offset is out of range.
 
 One object for each leader epoch: its streams are numbered from one, so a second object of the same epoch would take the
 answers meant for the first. A broker that is started anew must resign what the metadata say it leads.
@@ -67,11 +68,13 @@ class Leader:
     """
 
     __slots__ = (
+        "_barred",
         "_broker_id",
         "_committed",
         "_in_sync",
         "_lease",
         "_led",
+        "_propose_from_ns",
         "_safe",
         "_settings",
         "_told_sealed",
@@ -92,6 +95,7 @@ class Leader:
         now_ns: int,
     ) -> None:
         """`state` says that `broker_id` leads. The caller goes on with `start`."""
+        self._barred: frozenset[int] = frozenset()
         self._broker_id = broker_id
         self._settings = settings
         self._lease = lease
@@ -103,6 +107,7 @@ class Leader:
         self.epoch_start_offset = log.log_end_offset
         self.state = LeaderState.LEADING
         self._told_sealed = False
+        self._propose_from_ns = now_ns
         self.deadline_ns = NEVER
         self.streams = {
             replica: Stream(self._led, replica, now_ns)
@@ -135,8 +140,11 @@ class Leader:
 
     # --- the beginning and the end ------------------------------------------------------------------------
 
-    def start(self, connected: frozenset[int], now_ns: int) -> list[Effect]:
-        """Begin: ask the followers that are `connected` what they have."""
+    def start(
+        self, connected: frozenset[int], now_ns: int, barred: frozenset[int] = frozenset()
+    ) -> list[Effect]:
+        """Begin: ask the followers that are `connected` what they have. `barred`: see `barred_changed`."""
+        self._barred = barred
         for follower, stream in self.streams.items():
             if follower in connected:
                 stream.up(now_ns)
@@ -289,10 +297,22 @@ class Leader:
                         stream.up(now_ns)
         return self._done(now_ns)
 
+    def barred_changed(self, barred: frozenset[int], now_ns: int) -> list[Effect]:
+        """Brokers that must not join the ISR now: those that want to stop, or are not certain of their tail.
+
+        The controller takes them out of it, so that to let them in would only go to and fro.
+        """
+        self._barred = barred
+        return self._done(now_ns)
+
     def proposal_refused(self, expected_version: int, now_ns: int) -> list[Effect]:
-        """The store will not make the change (a member was registered anew). Not for a conflict of versions."""
+        """The store will not make the change: a member was registered anew, or is gone. Another try comes later.
+
+        Not for a conflict of versions, which `state_changed` settles.
+        """
         if self.state is not LeaderState.STOPPED:
             self._in_sync.refused(expected_version)
+            self._propose_from_ns = now_ns + self._settings.answer_timeout_ms * _NS_PER_MS
         return self._done(now_ns)
 
     # --- time ---------------------------------------------------------------------------------------------
@@ -316,7 +336,7 @@ class Leader:
             if self._lease_holds(now_ns):
                 self._advance(now_ns)
                 self._acknowledge()
-            if self._in_sync.proposed is None:
+            if self._in_sync.proposed is None and now_ns >= self._propose_from_ns:
                 self._consider_isr(now_ns)
             if self.state is LeaderState.SEALING:
                 self._consider_seal()
@@ -341,8 +361,7 @@ class Leader:
             if member != self._broker_id:
                 stream = streams.get(member)
                 match_offset = stream.match_offset if stream is not None else UNKNOWN
-                if match_offset < smallest:
-                    smallest = match_offset
+                smallest = min(smallest, match_offset)
         return smallest
 
     def _acknowledge(self) -> None:
@@ -364,9 +383,11 @@ class Leader:
             if follower in agreed:
                 if stream.lag_ns(now_ns) > limit_ns:
                     leaving.append(follower)
-            elif self._may_join(stream):
+            elif follower not in self._barred and self._may_join(stream):
                 joining.append(follower)
-        gone = [member for member in agreed if member != self._broker_id and member not in self.streams]
+        gone = [
+            member for member in agreed if member != self._broker_id and member not in self.streams
+        ]
         if not joining and not leaving and not gone:
             return
         kept = [member for member in agreed if member not in leaving and member not in gone]
@@ -387,7 +408,7 @@ class Leader:
             self._led.out.append(Sealed(end_offset))
 
     def _set_deadline(self, now_ns: int) -> None:
-        deadline_ns = NEVER
+        deadline_ns = self._propose_from_ns if now_ns < self._propose_from_ns else NEVER
         for pending in (self._safe, self._committed):
             if pending.deadline_ns is not None:
                 deadline_ns = min(deadline_ns, pending.deadline_ns)
@@ -396,7 +417,8 @@ class Leader:
         for follower, stream in self.streams.items():
             deadline_ns = min(deadline_ns, stream.deadline_ns)
             if follower in watched and not stream.holds_everything:
-                deadline_ns = min(deadline_ns, stream.caught_up_ns + limit_ns + 1)
+                leaves_ns = max(stream.caught_up_ns + limit_ns + 1, self._propose_from_ns)
+                deadline_ns = min(deadline_ns, leaves_ns)
         self.deadline_ns = deadline_ns
 
     def _take(self) -> list[Effect]:

@@ -37,8 +37,7 @@ class Lease:
     def answered(self, sent_ns: int) -> None:
         """A heartbeat that was sent at `sent_ns` was answered. Answers may come in any order."""
         until_ns = sent_ns + self._duration_ns
-        if until_ns > self.until_ns:
-            self.until_ns = until_ns
+        self.until_ns = max(self.until_ns, until_ns)
 
     def holds(self, now_ns: int) -> bool:
         """Asked before every acknowledgement."""

@@ -8,12 +8,13 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from frieda.cluster.state import BrokerRegistration
+from frieda.cluster.election import Tail
+from frieda.cluster.state import BrokerRegistration, PartitionState
 from frieda.replication.lease import Lease
 from frieda.replication.link import Link, LinkChange
 from frieda.replication.messages import ReplicationMessage
 from frieda.replication.settings import ReplicationSettings
-from frieda.testing.simulation.controller import decide
+from frieda.testing.simulation.controller import certain_by_now, elections
 from frieda.testing.simulation.disk import SimulatedLog
 from frieda.testing.simulation.network import Network
 from frieda.testing.simulation.replica import (
@@ -23,7 +24,7 @@ from frieda.testing.simulation.replica import (
     Replica,
 )
 from frieda.testing.simulation.rules import Rules
-from frieda.testing.simulation.store import MetadataStore, StoredPartition, View
+from frieda.testing.simulation.store import MetadataStore, View
 from frieda.testing.simulation.world import MS, DriftingClock, World
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class SimulatedBroker:
         settings: ReplicationSettings,
         session_timeout_ms: int,
         logs: dict[int, SimulatedLog],
-        unclean_allowed: tuple[bool, ...],
+        unclean_allowed: bool,
     ) -> None:
         self.broker_id = broker_id
         self.world = world
@@ -73,7 +74,9 @@ class SimulatedBroker:
         self._session_timeout_ms = session_timeout_ms
         self._unclean_allowed = unclean_allowed
         self.process = Process.DEAD
-        self.clock = DriftingClock(world, world.random.uniform(0.99, 1.01), world.random.randrange(10**12))
+        self.clock = DriftingClock(
+            world, world.random.uniform(0.99, 1.01), world.random.randrange(10**12)
+        )
         self._life = 0
         self._attempt = 0
         self._tail_certain = True
@@ -82,6 +85,10 @@ class SimulatedBroker:
         self.session: int | None = None
         self.lease = self._new_lease()
         self._links: dict[int, Link] = {}
+        self._to_be_sealed: set[int] = set()
+        self.is_stopping = False
+        self._brokers_change = -1
+        self.barred: frozenset[int] = frozenset()
 
     @property
     def incarnation(self) -> str:
@@ -117,6 +124,7 @@ class SimulatedBroker:
         if self.process is not Process.DEAD:
             self.note("is killed")
             self.process = Process.DEAD
+            self.is_stopping = False
             self._life += 1
             self._inbox.clear()
 
@@ -184,93 +192,88 @@ class SimulatedBroker:
         return self.rules.lease(self._session_timeout_ms, self._session_timeout_ms // 5)
 
     def _connect(self) -> None:
-        """A session, then what it led is given up, then registration; from the start when an answer is missing."""
+        """A session and a registration in it; from the start when an answer is missing."""
         self._attempt += 1
         attempt = self._attempt
-        lease = self._new_lease()
         sent_ns = self.clock.now_ns()
+        registration = BrokerRegistration(
+            broker_id=self.broker_id,
+            incarnation=self.incarnation,
+            listeners=(),
+            tail_certain=self._tail_certain,
+        )
+        tails = {p: Tail(*log.position) for p, log in self.logs.items()}
 
         def again() -> None:
             if self.session is None and attempt == self._attempt:
                 self._connect()
 
         def opened(session: int) -> None:
-            if attempt != self._attempt:
-                return
-            lease.answered(sent_ns)
-            positions = {p: log.position for p, log in self.logs.items()}
-            resign = partial(
-                self.store.resign, tail_certain=self._tail_certain, positions=positions
-            )
-            if self.rules.resigns:
-                self.ask(resign, (self.broker_id,), partial(resigned, session))
-            else:
-                self.ask(self.store.states, (), partial(resigned, session))
+            if attempt == self._attempt:
+                watchers = tuple(
+                    partial(self.receive, name) for name in ("state_changed", "brokers_changed")
+                )
+                arguments = (session, registration, tails, watchers)
+                self.ask(self.store.register, arguments, partial(registered, session))
 
-        def resigned(session: int, states: list[StoredPartition]) -> None:
-            if attempt != self._attempt:
-                return
-            if self.rules.resigns:
-                for partition, replica in self.replicas.items():
-                    replica.resigned(states[partition].state)
-            registration = BrokerRegistration(
-                broker_id=self.broker_id,
-                incarnation=self.incarnation,
-                listeners=(),
-                tail_certain=self._tail_certain,
-            )
-            watcher = partial(self.receive, "state_changed")
-            arguments = (session, registration, watcher)
-            self.ask(self.store.register, arguments, partial(registered, session))
-
-        def registered(session: int, states: list[StoredPartition] | None) -> None:
-            if attempt != self._attempt or states is None:
+        def registered(session: int, states: list[PartitionState] | None) -> None:
+            if attempt != self._attempt or self.session is not None or states is None:
                 return
             self.session = session
-            self.lease = lease
-            self._tail_certain = True  # what was uncertain is noted where elections look for it
             for partition in self.replicas:
                 self.state_changed(partition, states[partition])
+            # Only now: what is known here is no older than the registration.
+            self._lease_answered(sent_ns)
             self._heartbeat(session)
 
         self.ask(self.store.open_session, (self.broker_id,), opened)
         self.later(CONNECT_AGAIN_NS, again)
 
+    def _lease_answered(self, sent_ns: int) -> None:
+        had_run_out = not self.lease.holds(self.clock.now_ns())
+        self.lease.answered(sent_ns)
+        if had_run_out:
+            for replica in self.replicas.values():
+                replica.lease_renewed()
+
     def _heartbeat(self, session: int) -> None:
         if self.session != session:
             return
-        lease = self.lease
         sent_ns = self.clock.now_ns()
 
         def answered(lives: bool) -> None:
             if self.session != session:
                 return
-            if not lives:
-                self._session_lost()
-                return
-            had_run_out = not lease.holds(self.clock.now_ns())
-            lease.answered(sent_ns)
-            if had_run_out:
-                for replica in self.replicas.values():
-                    replica.lease_renewed()
+            if lives:
+                self._lease_answered(sent_ns)
+            else:
+                self.note("has lost its session", session)
+                self.session = None
+                self.lease.give_up()
+                self._connect()
 
         self.ask(self.store.heartbeat, (session,), answered)
-        for replica in self.replicas.values():
-            replica.offer_position()
         self.later(self._session_timeout_ms * MS // 5, self._heartbeat, session)
 
-    def _session_lost(self) -> None:
-        self.note("has lost its session", self.session)
-        self.session = None
-        self.lease.give_up()
-        for replica in self.replicas.values():
-            replica.step_down(-1)
-        self._connect()
-
-    def state_changed(self, partition: int, seen: StoredPartition) -> None:
+    def state_changed(self, partition: int, state: PartitionState) -> None:
         """A watch fired."""
         if partition in self.replicas:
-            self.replicas[partition].on_state(seen)
+            self.replicas[partition].on_state(state)
+
+    def brokers_changed(self, change: int, brokers: dict[int, BrokerRegistration]) -> None:
+        """A watch fired; they may come out of order."""
+        if change < self._brokers_change:
+            return
+        self._brokers_change = change
+        own = brokers.get(self.broker_id)
+        if own is not None and own.incarnation == self.incarnation and own.tail_certain:
+            # Only now, and for the next life too: before, another start would hide what was lost.
+            self._tail_certain = True
+        self.barred = frozenset(
+            broker_id for broker_id, b in brokers.items() if b.stopping or not b.tail_certain
+        )
+        for replica in self.replicas.values():
+            replica.barred_changed()
 
     def _control(self) -> None:
         """Be the controller, if there is no other."""
@@ -279,10 +282,13 @@ class SimulatedBroker:
         self.later(CONTROL_NS, self._control)
 
     def _decide(self, view: View | None) -> None:
-        if view is not None:
-            for decision in decide(view, self._unclean_allowed, self.rules.elect):
-                arguments = (view.controller_epoch, *decision)
-                self.ask(self.store.elect, arguments, lambda _: None)
+        if view is None:
+            return
+        epoch = view.controller_epoch
+        for election in elections(view, self._unclean_allowed, self.rules.decide):
+            self.ask(self.store.elect, (epoch, *election), lambda _: None)
+        for broker_id, number in certain_by_now(view):
+            self.ask(self.store.confirm_tails, (epoch, broker_id, number), lambda _: None)
 
     # --- other brokers ----------------------------------------------------------------------------------------
 
@@ -292,7 +298,13 @@ class SimulatedBroker:
 
     def send(self, to: int, partition: int, message: ReplicationMessage) -> None:
         self.network.send(
-            self.broker_id, to, self.peers[to].receive, "replicate", self.broker_id, partition, message
+            self.broker_id,
+            to,
+            self.peers[to].receive,
+            "replicate",
+            self.broker_id,
+            partition,
+            message,
         )
 
     def replicate(self, sender: int, partition: int, message: ReplicationMessage) -> None:
@@ -366,17 +378,20 @@ class SimulatedBroker:
         self.later(CHECKPOINT_NS, self._checkpoint)
 
     def hand_over(self) -> None:
-        """Give away what it leads, as a graceful stop does."""
-        if self.process is Process.RUNNING:
+        """Give away what it leads, as a graceful stop does: seal all of it, then say so."""
+        if self.process is Process.RUNNING and self.session is not None:
+            self.note("stops gracefully")
+            self.is_stopping = True
+            self._to_be_sealed = {p for p, r in self.replicas.items() if r.leader is not None}
             for replica in self.replicas.values():
                 replica.seal()
-
-    def keep(self) -> None:
-        """It stays after all."""
-        for replica in self.replicas.values():
-            if replica.leader is not None:
-                replica.leader.unseal()
+            self._announce_when_sealed()
 
     def sealed(self, replica: Replica) -> None:
-        """A leadership may be handed over."""
-        self.ask(self.store.hand_over, (replica.partition, self.broker_id), lambda _: None)
+        """All in sync have all of this partition."""
+        self._to_be_sealed.discard(replica.partition)
+        self._announce_when_sealed()
+
+    def _announce_when_sealed(self) -> None:
+        if self.session is not None and (not self._to_be_sealed or not self.rules.seals):
+            self.ask(self.store.announce_stop, (self.session,), lambda _: None)

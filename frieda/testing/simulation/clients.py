@@ -1,4 +1,4 @@
-"""Producers and readers of a simulation: they retry, follow the leader by hearsay, and never give up a record silently. PURE."""
+"""Producers and readers of a simulation: they retry, follow the leader by hearsay, and tell what they give up. PURE."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from frieda.errors import ErrorCode
+from frieda.model import NO_PRODUCER_ID, NO_SEQUENCE
 from frieda.testing.simulation.replica import FetchAnswer, ProduceAnswer, ProduceRequest
 from frieda.testing.simulation.world import MS
-from frieda.model import NO_PRODUCER_ID, NO_SEQUENCE
 from frieda.wire.batch import BatchHeader
 
 if TYPE_CHECKING:
@@ -32,7 +32,11 @@ class Directory:
     """How clients find a leader: what the metadata say, sometimes what they said a while ago."""
 
     def __init__(
-        self, world: World, network: Network, store: MetadataStore, brokers: dict[int, SimulatedBroker]
+        self,
+        world: World,
+        network: Network,
+        store: MetadataStore,
+        brokers: dict[int, SimulatedBroker],
     ) -> None:
         self.world = world
         self.network = network
@@ -40,7 +44,7 @@ class Directory:
         self._store = store
 
     def leader(self, partition: int) -> int:
-        state = self._store.partitions[partition].state
+        state = self._store.states[partition]
         if state.leader in self.brokers and self.world.random.random() < 0.9:
             return state.leader
         return self.world.random.choice(state.replicas)
@@ -49,7 +53,9 @@ class Directory:
 class _InFlight:
     __slots__ = ("attempt", "first_sequence", "number", "values")
 
-    def __init__(self, number: int, first_sequence: int, values: tuple[tuple[int, int], ...]) -> None:
+    def __init__(
+        self, number: int, first_sequence: int, values: tuple[tuple[int, int], ...]
+    ) -> None:
         self.number = number
         self.first_sequence = first_sequence
         self.values = values
@@ -112,12 +118,16 @@ class SimulatedProducer:
         )  # fmt: skip
         first_in_flight = min(other.first_sequence for other in self._in_flight.values())
         request = ProduceRequest(
-            self.name, batch.number, self._partition, header, batch.values, self._acks, first_in_flight
+            self.name,
+            batch.number,
+            self._partition,
+            header,
+            batch.values,
+            self._acks,
+            first_in_flight,
         )
         broker = self._directory.brokers[self._leader]
-        self._directory.network.send(
-            self.name, self._leader, broker.receive, "produce", request
-        )
+        self._directory.network.send(self.name, self._leader, broker.receive, "produce", request)
         if self._acks == 0:
             del self._in_flight[batch.number]
         else:

@@ -14,6 +14,7 @@ from frieda.testing.simulation.disk import SimulatedLog
 from frieda.testing.simulation.faults import FAULTS, Fault, begin, draw_faults
 from frieda.testing.simulation.history import AnomalyError, History
 from frieda.testing.simulation.network import Network, Weather
+from frieda.testing.simulation.replica import ProduceAnswer
 from frieda.testing.simulation.rules import REAL, Rules
 from frieda.testing.simulation.store import MetadataStore
 from frieda.testing.simulation.world import MS, SECOND, World
@@ -104,8 +105,9 @@ class Cluster:
         self.plan = plan
         self.world = world = World(plan.seed)
         self.network = network = Network(world)
-        self._calm = Weather(ordered=plan.ordered_network)
-        network.weather = self._calm
+        self.calm = Weather(ordered=plan.ordered_network)
+        network.weather = self.calm
+        self.is_whole = False
         self.session_timeout_ns = plan.session_timeout_ms * MS
         ids = list(range(1, plan.brokers + 1))
         states = []
@@ -147,7 +149,7 @@ class Cluster:
                 settings,
                 plan.session_timeout_ms,
                 {p: logs[broker_id] for p, logs in enumerate(self.logs) if broker_id in logs},
-                (plan.unclean,) * plan.partitions,
+                plan.unclean,
             )
             for broker_id in ids
         }
@@ -168,16 +170,18 @@ class Cluster:
             for partition in range(plan.partitions)
         ]
 
-    def _answer_client(self, client: str, answer: object) -> None:
-        self.producers[client].answered(answer)  # type: ignore[arg-type]
+    def _answer_client(self, client: str, answer: ProduceAnswer) -> None:
+        self.producers[client].answered(answer)
 
     def run(self) -> None:
         """The whole schedule. Raises AnomalyError."""
         world = self.world
         for broker in self.brokers.values():
             world.after(int(world.random.random() * 100 * MS), broker.start)
-        for client in (*self.producers.values(), *self.readers):
-            world.after(300 * MS, client.run)
+        for producer in self.producers.values():
+            world.after(300 * MS, producer.run)
+        for reader in self.readers:
+            world.after(300 * MS, reader.run)
         for fault in self.plan.faults:
             world.after(fault.at_ns, begin, self, fault)
         world.run_until(self.plan.lasts_ms * MS)
@@ -193,12 +197,15 @@ class Cluster:
 
     def _make_whole(self) -> None:
         self.world.note("all is made whole")
-        self.network.heal()
+        self.is_whole = True
+        self.network.mend_all()
+        self.network.weather = self.calm
         self.store.start()
         for broker in self.brokers.values():
             broker.thaw()
+            if broker.is_stopping:
+                broker.kill()
             broker.start()
-            broker.keep()
             for log in broker.logs.values():
                 log.full = False
         for producer in self.producers.values():
@@ -209,8 +216,7 @@ class Cluster:
         for producer in self.producers.values():
             if not producer.idle:
                 return f"{producer.name} waits for acknowledgements"
-        for partition, stored in enumerate(self.store.partitions):
-            state = stored.state
+        for partition, state in enumerate(self.store.states):
             if set(state.isr) != set(state.replicas):
                 return f"of the replicas {state.replicas} of partition {partition}, {state.isr} are in sync"
             ends = {log.log_end_offset for log in self.logs[partition].values()}

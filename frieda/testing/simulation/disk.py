@@ -26,8 +26,8 @@ class StoredBatch(NamedTuple):
     values: tuple[tuple[int, int], ...]
 
 
-BATCH_SIZE_BYTES: Final = 100
-"""A record's share of a batch."""
+RECORD_SIZE_BYTES: Final = 100
+"""What a record counts for."""
 
 
 class SimulatedLog:
@@ -91,11 +91,11 @@ class SimulatedLog:
     def read(self, offset: int, max_bytes: int, up_to_offset: int) -> tuple[StoredBatch, ...]:
         """Whole batches from the one that holds `offset`; at least one, if there is one."""
         at = bisect_right(self.batches, offset, key=_end_offset)
-        found = []
+        found: list[StoredBatch] = []
         room = max_bytes
         while at < len(self.batches) and self.batches[at].end_offset <= up_to_offset:
             batch = self.batches[at]
-            room -= len(batch.values) * BATCH_SIZE_BYTES
+            room -= len(batch.values) * RECORD_SIZE_BYTES
             if found and room < 0:
                 break
             found.append(batch)

@@ -42,8 +42,12 @@ def begin(cluster: Cluster, fault: Fault) -> None:
     """Do it, and see to its end."""
     cluster.world.note("fault:", fault)
     undo = FAULTS[fault.name](cluster, fault)
-    if undo is not None:
-        cluster.world.after(fault.lasts_ns, undo)
+
+    def end() -> None:
+        if undo is not None and not cluster.is_whole:
+            undo()
+
+    cluster.world.after(fault.lasts_ns, end)
 
 
 Undo = Callable[[], None] | None
@@ -56,8 +60,8 @@ def _some(cluster: Cluster, fault: Fault) -> int:
 
 def _leader(cluster: Cluster, fault: Fault) -> int:
     """The leader of some partition, if there is one."""
-    partitions = cluster.store.partitions
-    state = partitions[int(fault.choice * len(partitions))].state
+    states = cluster.store.states
+    state = states[int(fault.choice * len(states))]
     return state.leader if state.leader in cluster.brokers else _some(cluster, fault)
 
 
@@ -116,7 +120,9 @@ def _freeze_some(cluster: Cluster, fault: Fault) -> Undo:
     return broker.thaw
 
 
-def _isolate(cluster: Cluster, victim: int, *, into: bool, out: bool, store: bool, brokers: bool) -> Undo:
+def _isolate(
+    cluster: Cluster, victim: int, *, into: bool, out: bool, store: bool, brokers: bool
+) -> Undo:
     others: list[int | str] = [b for b in cluster.brokers if b != victim] if brokers else []
     if store:
         others.append(STORE)
@@ -135,12 +141,16 @@ def _isolate(cluster: Cluster, victim: int, *, into: bool, out: bool, store: boo
 def _cut_leader(cluster: Cluster, fault: Fault) -> Undo:
     """The leader cannot reach the other brokers, nor they it; clients can, and perhaps the metadata store."""
     store = fault.choice * 10 % 1 < 0.6
-    return _isolate(cluster, _leader(cluster, fault), into=True, out=True, store=store, brokers=True)
+    return _isolate(
+        cluster, _leader(cluster, fault), into=True, out=True, store=store, brokers=True
+    )
 
 
 def _cut_leader_from_store(cluster: Cluster, fault: Fault) -> Undo:
     """It still reaches its followers, and its clients it."""
-    return _isolate(cluster, _leader(cluster, fault), into=True, out=True, store=True, brokers=False)
+    return _isolate(
+        cluster, _leader(cluster, fault), into=True, out=True, store=True, brokers=False
+    )
 
 
 def _cut_one_way(cluster: Cluster, fault: Fault) -> Undo:
@@ -166,7 +176,6 @@ def _expire_session(cluster: Cluster, fault: Fault) -> Undo:
 
 def _storm(cluster: Cluster, fault: Fault) -> Undo:
     """The links lose, double, delay and reorder."""
-    calm = cluster.network.weather
     cluster.network.weather = Weather(
         delay_ms=1 + 20 * fault.choice,
         loss=0.1 * (fault.choice * 10 % 1),
@@ -175,7 +184,7 @@ def _storm(cluster: Cluster, fault: Fault) -> Undo:
     )
 
     def end() -> None:
-        cluster.network.weather = calm
+        cluster.network.weather = cluster.calm
 
     return end
 
@@ -203,10 +212,21 @@ def _fill_disk(cluster: Cluster, fault: Fault) -> Undo:
     return free
 
 
-def _hand_over(cluster: Cluster, fault: Fault) -> Undo:
-    """As a graceful stop does."""
-    cluster.brokers[_leader(cluster, fault)].hand_over()
-    return cluster.brokers[_leader(cluster, fault)].keep
+def _stop_gracefully(cluster: Cluster, fault: Fault) -> Undo:
+    """It hands over, ends half a second later at the latest, and is started again."""
+    broker = cluster.brokers[_leader(cluster, fault)]
+    broker.hand_over()
+
+    def end() -> None:
+        if not cluster.is_whole:
+            broker.kill()
+
+    def start() -> None:
+        broker.kill()
+        broker.start()
+
+    cluster.world.after(500 * MS, end)
+    return start
 
 
 def _nothing() -> None:
@@ -231,5 +251,5 @@ FAULTS: Final[dict[str, Callable[[Cluster, Fault], Undo]]] = {
     "slow broker": _slow_follower,
     "jump of a clock": _jump_clock,
     "disk full": _fill_disk,
-    "hand over": _hand_over,
+    "graceful stop": _stop_gracefully,
 }

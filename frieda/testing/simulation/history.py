@@ -16,16 +16,17 @@ Every anomaly is told at the moment it can be seen, by the names of Jepsen's che
 
 The promise of acks=all ends with an unclean election, and with one of the last resort (all in sync lost their machines
 before they synced): what is lost then is counted, not held against anyone; but an election of the last resort must not
-lose what one of the replicas present still had.
+lose what a member of the last ISR still had.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from frieda.cluster.election import Reason
 from frieda.cluster.state import PartitionState
 from frieda.testing.simulation.disk import SimulatedLog, StoredBatch
-from frieda.testing.simulation.store import Election, MetadataStore
+from frieda.testing.simulation.store import MetadataStore
 from frieda.testing.simulation.world import World
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class PartitionHistory:
         self.newest_of: dict[int, int] = {}
         self.acknowledged: dict[Value, int] = {}
         self.excused: set[Value] = set()
-        self.excuse: Election | None = None
+        self.excuse: Reason | None = None
         self.changes = 0
         """How often what was committed was cut, excused."""
         self.leaderships = 0
@@ -83,23 +84,25 @@ class History:
 
     # --- elections and leaders ------------------------------------------------------------------------------
 
-    def _elected(self, partition: int, state: PartitionState, how: Election) -> None:
+    def _elected(
+        self, partition: int, before: PartitionState, state: PartitionState, reason: Reason
+    ) -> None:
         self.counts["elections"] += 1
         history = self.partitions[partition]
-        if how is Election.UNCLEAN:
-            history.excuse = how
-        elif how is Election.LAST_RESORT:
-            history.excuse = how
-            self._check_last_resort(partition, state)
+        if reason in (Reason.UNCLEAN, Reason.LONGEST_LOG):
+            history.excuse = reason
+        if reason is Reason.LONGEST_LOG:
+            self._check_last_resort(partition, before, state)
 
-    def _check_last_resort(self, partition: int, state: PartitionState) -> None:
-        """What the elected one lacks, none of the replicas that are there may have."""
+    def _check_last_resort(
+        self, partition: int, before: PartitionState, state: PartitionState
+    ) -> None:
+        """What the elected one lacks, no member of the last ISR may have."""
         history, logs = self.partitions[partition], self._logs[partition]
         chosen = logs[state.leader]
         at = _first_difference(history.committed, chosen)
-        for broker_id in self._store.view_of_registered():
-            log = logs.get(broker_id)
-            if log is not None and _first_difference(history.committed, log) > at:
+        for broker_id in before.isr:
+            if _first_difference(history.committed, logs[broker_id]) > at:
                 raise AnomalyError(
                     "lost-write",
                     f"partition {partition}: broker {state.leader} was elected with the committed records up to {at}, "
@@ -119,7 +122,7 @@ class History:
         elif history.excuse is not None:
             self._excuse_from(partition, at)
             history.excuse = None
-        elif self._store.partitions[partition].state.leader_epoch == epoch:
+        elif self._store.states[partition].leader_epoch == epoch:
             raise AnomalyError(
                 "lost-write",
                 f"partition {partition}: broker {broker_id} leads epoch {epoch} and lacks offset {at}, which is "
@@ -194,7 +197,7 @@ class History:
         """A broker answers that the promise of acks=1 or all holds."""
         history = self.partitions[partition]
         self.counts["acknowledged"] += 1
-        current = self._store.partitions[partition].state.leader_epoch
+        current = self._store.states[partition].leader_epoch
         if current > epoch:
             raise AnomalyError(
                 "stale-acknowledgement",
@@ -283,7 +286,8 @@ class History:
                 held = acks == -1 or lone
                 if held and value not in history.offset_of and value not in history.excused:
                     raise AnomalyError(
-                        "lost-write", f"partition {partition}: {value}, acknowledged with acks={acks}"
+                        "lost-write",
+                        f"partition {partition}: {value}, acknowledged with acks={acks}",
                     )
             if seen[partition] < len(history.committed):
                 raise AnomalyError(

@@ -52,11 +52,10 @@ class Network:
         """All that comes to `place` takes so many times longer; 1 is as usual."""
         self._slow[place] = times
 
-    def heal(self) -> None:
-        """All links are whole, and the weather is fair."""
+    def mend_all(self) -> None:
+        """All links are whole and as fast as ever."""
         self._cut.clear()
         self._slow.clear()
-        self.weather = Weather(delay_ms=0.5)
 
     def is_cut(self, source: Place, target: Place) -> bool:
         return (source, target) in self._cut
@@ -74,6 +73,15 @@ class Network:
         if weather.duplication and chance() < weather.duplication:
             self.doubled += 1
             self._carry(source, target, deliver, arguments)
+
+    def send_in_order(
+        self, source: Place, target: Place, deliver: Callable[..., None], *arguments: Any
+    ) -> None:
+        """As `send` over one connection: in order, never twice; lost only when the connection is."""
+        if (source, target) in self._cut:
+            self.lost += 1
+        else:
+            self._carry(source, target, deliver, arguments, in_order=True)
 
     def send_surely(
         self, source: Place, target: Place, deliver: Callable[..., None], *arguments: Any
@@ -101,19 +109,22 @@ class Network:
         arguments: tuple[Any, ...],
         *,
         surely: bool = False,
+        in_order: bool = False,
     ) -> None:
         weather, random = self.weather, self._world.random
         delay_ms = random.expovariate(1.0) * weather.delay_ms * self._slow.get(target, 1.0)
         if weather.late and random.random() < weather.late:
             delay_ms += random.uniform(10, 3000)
         arrival_ns = self._world.now_ns + int(delay_ms * MS)
-        if weather.ordered:
+        if in_order or weather.ordered:
             pair = (source, target)
             arrival_ns = max(arrival_ns, self._arrives_at.get(pair, 0) + 1)
             self._arrives_at[pair] = arrival_ns
-        self._world.after(
-            arrival_ns - self._world.now_ns, self._arrive, source, target, deliver, arguments
-        )
+        delay_ns = arrival_ns - self._world.now_ns
+        if surely:
+            self._world.after(delay_ns, deliver, *arguments)
+        else:
+            self._world.after(delay_ns, self._arrive, source, target, deliver, arguments)
 
     def _arrive(
         self, source: Place, target: Place, deliver: Callable[..., None], arguments: tuple[Any, ...]

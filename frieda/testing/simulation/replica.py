@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from frieda.cluster.state import NO_LEADER, PartitionState
+from frieda.cluster.state import PartitionState
 from frieda.errors import ErrorCode, StorageError
 from frieda.replication.effects import (
     Acknowledge,
@@ -23,8 +23,7 @@ from frieda.replication.leader import Leader, LeaderState
 from frieda.replication.messages import Answer, Append, Fenced, Lost, Progress, ReplicationMessage
 from frieda.replication.stream import NEVER
 from frieda.storage.producer_state import VerdictKind
-from frieda.testing.simulation.disk import BATCH_SIZE_BYTES, SimulatedLog, StoredBatch
-from frieda.testing.simulation.store import StoredPartition, Written
+from frieda.testing.simulation.disk import RECORD_SIZE_BYTES, SimulatedLog, StoredBatch
 from frieda.testing.simulation.world import MS
 from frieda.wire.batch import BatchHeader
 
@@ -44,6 +43,13 @@ class ProduceRequest(NamedTuple):
     values: tuple[tuple[int, int], ...]
     acks: int
     first_in_flight: int
+
+
+class Waiting(NamedTuple):
+    """The token of a produce that is not answered yet."""
+
+    request: ProduceRequest
+    base_offset: int
 
 
 class ProduceAnswer(NamedTuple):
@@ -72,55 +78,41 @@ class Replica:
         self.log = log
         self.leader: Leader | None = None
         self.follower: Follower | None = None
-        self.seen: StoredPartition | None = None
-        self._must_be_above_epoch = -1
+        self.seen: PartitionState | None = None
+        self._led_epoch = -1
         self._next_tick_ns = NEVER
         self._proposal: Propose | None = None
 
     # --- the metadata ---------------------------------------------------------------------------------------
 
-    def resigned(self, state: PartitionState) -> None:
-        """This broker leads nothing of the epoch of `state` or an older one: that was before it was started."""
-        self._must_be_above_epoch = state.leader_epoch
-
-    def on_state(self, seen: StoredPartition) -> None:
+    def on_state(self, state: PartitionState) -> None:
         """The metadata say so; late, perhaps."""
-        state = seen.state
-        if self.seen is None or state.version > self.seen.state.version:
-            self.seen = seen
+        if self.seen is None or state.version > self.seen.version:
+            self.seen = state
         if self.leader is not None:
             self._apply(self.leader.state_changed(state, self.broker.connected(), self.now_ns()))
         self._take_role()
 
     def _take_role(self) -> None:
         assert self.seen is not None
-        state = self.seen.state
-        me = self.broker.broker_id
-        leads = (
-            state.leader == me
-            and state.leader_epoch > self._must_be_above_epoch
-            and self.broker.session is not None
-        )
+        state, broker = self.seen, self.broker
         if self.leader is not None and self.leader.leader_epoch >= state.leader_epoch:
             return
-        if leads and (self.follower is None or self.follower.state is not FollowerState.CUTTING):
-            if self.follower is None or state.leader_epoch >= self.follower.leader_epoch:
+        leads = (
+            state.leader == broker.broker_id
+            and state.leader_epoch > self._led_epoch
+            and (state.leader_incarnation == broker.incarnation or not broker.rules.minds_its_life)
+        )
+        follower = self.follower
+        if leads and (follower is None or follower.state is not FollowerState.CUTTING):
+            if follower is None or state.leader_epoch >= follower.leader_epoch:
                 self._lead(state)
         elif self.leader is not None:
             self.step_down(state.leader_epoch)
-        elif self.follower is not None:
-            self.follower.leader_changed(state.leader_epoch)
-        elif me in state.replicas:
+        elif follower is not None:
+            follower.leader_changed(state.leader_epoch)
+        elif broker.broker_id in state.replicas:
             self._follow(state.leader_epoch)
-        self.offer_position()
-
-    def offer_position(self) -> None:
-        """Tell what the log holds when an election of the last resort may want it."""
-        if self.seen is not None and self.seen.state.leader == NO_LEADER and self.seen.uncertain:
-            store = self.broker.store
-            version = self.seen.state.version
-            arguments = (self.partition, self.broker.broker_id, version, self.log.position)
-            self.broker.ask(store.put_position, arguments, lambda _: None)
 
     def _lead(self, state: PartitionState) -> None:
         if self.follower is not None:
@@ -132,9 +124,9 @@ class Replica:
         self.leader = broker.rules.leader(
             broker.broker_id, state, self.log, broker.lease, broker.settings, now_ns
         )
-        self._must_be_above_epoch = state.leader_epoch
+        self._led_epoch = state.leader_epoch
         broker.history.leads(self.partition, broker.broker_id, state.leader_epoch, self.log)
-        self._apply(self.leader.start(broker.connected(), now_ns))
+        self._apply(self.leader.start(broker.connected(), now_ns, broker.barred))
 
     def _follow(self, leader_epoch: int) -> None:
         broker = self.broker
@@ -154,7 +146,7 @@ class Replica:
 
     def seal(self) -> None:
         """Hand the leadership over."""
-        if self.leader is not None:
+        if self.leader is not None and self.broker.rules.seals:
             self._apply(self.leader.seal(self.now_ns()))
 
     # --- messages -------------------------------------------------------------------------------------------
@@ -177,6 +169,10 @@ class Replica:
                     self._apply(self.follower.received(sender, message))
                     if isinstance(message, Append) and self.log.log_end_offset > before:
                         self.broker.appended(self)
+
+    def barred_changed(self) -> None:
+        if self.leader is not None:
+            self._apply(self.leader.barred_changed(self.broker.barred, self.now_ns()))
 
     def link_changed(self, peer: int, *, is_up: bool) -> None:
         if self.leader is not None:
@@ -209,9 +205,9 @@ class Replica:
                         batch.base_offset,
                         batch.end_offset,
                         (batch,),
-                        len(batch.values) * BATCH_SIZE_BYTES,
+                        len(batch.values) * RECORD_SIZE_BYTES,
                         request.acks,
-                        (request, batch.base_offset),
+                        Waiting(request, batch.base_offset),
                         now_ns,
                     )
                 )
@@ -219,7 +215,7 @@ class Replica:
             case VerdictKind.DUPLICATE:
                 stored_at = verdict.base_offset
                 end = stored_at + len(request.values) if stored_at >= 0 else log.log_end_offset
-                token = (request, stored_at)
+                token = Waiting(request, stored_at)
                 self._apply(leader.repeated(end, request.acks, token, now_ns))
             case VerdictKind.EARLY:
                 expected = log.producers.expected_sequence(request.header.producer_id)
@@ -282,18 +278,18 @@ class Replica:
         if self.leader is not leader or self._proposal is not proposal:
             return
         store = self.broker.store
-        arguments = (self.partition, self.broker.broker_id, leader.leader_epoch, proposal)
+        arguments = (self.partition, leader.leader_epoch, proposal)
 
-        def answered(result: tuple[Written, PartitionState]) -> None:
-            written, state = result
+        def answered(result: tuple[bool, PartitionState]) -> None:
+            done, state = result
             if self.leader is not leader:
                 return
-            now_ns = self.now_ns()
-            if written is Written.REFUSED:
-                self._proposal = None if self._proposal is proposal else self._proposal
-                self._apply(leader.proposal_refused(proposal.expected_version, now_ns))
+            if not done and state.version == proposal.expected_version:
+                if self._proposal is proposal:
+                    self._proposal = None
+                self._apply(leader.proposal_refused(proposal.expected_version, self.now_ns()))
             else:
-                self._apply(leader.state_changed(state, self.broker.connected(), now_ns))
+                self._apply(leader.state_changed(state, self.broker.connected(), self.now_ns()))
 
         self.broker.ask(store.change_isr, arguments, answered)
         self.broker.later(PROPOSE_AGAIN_NS, self._propose, leader, proposal)
@@ -309,7 +305,9 @@ class Replica:
                 case Acknowledge(token, error):
                     self._acknowledge(token, error)
                 case Advanced(high_watermark):
-                    broker.history.advanced(self.partition, broker.broker_id, self.log, high_watermark)
+                    broker.history.advanced(
+                        self.partition, broker.broker_id, self.log, high_watermark
+                    )
                 case Read():
                     broker.later(broker.disk_delay_ns(), self._read, self.leader, effect)
                 case Cut():
@@ -332,17 +330,20 @@ class Replica:
         leader = self.leader
         if leader is None or leader.state is LeaderState.STOPPED:
             return
-        if self._next_tick_ns == NEVER or leader.deadline_ns < self._next_tick_ns:
-            if leader.deadline_ns != NEVER:
-                self._next_tick_ns = leader.deadline_ns
-                self.broker.at(leader.deadline_ns, self._tick, leader.deadline_ns)
+        if leader.deadline_ns < self._next_tick_ns:
+            self._next_tick_ns = leader.deadline_ns
+            self.broker.at(leader.deadline_ns, self._tick, leader.deadline_ns)
 
     def _acknowledge(self, token: object, error: ErrorCode | None) -> None:
-        request, base_offset = token  # type: ignore[misc]
-        assert isinstance(request, ProduceRequest)
+        assert isinstance(token, Waiting)
+        request, base_offset = token
         if error is None and request.acks != 0 and self.leader is not None:
             self.broker.history.acknowledged(
-                self.partition, self.broker.broker_id, self.leader.leader_epoch, request, base_offset
+                self.partition,
+                self.broker.broker_id,
+                self.leader.leader_epoch,
+                request,
+                base_offset,
             )
         self._answer(request, ProduceAnswer(request.number, error, base_offset))
 
@@ -352,7 +353,7 @@ class Replica:
         batches = self.log.read(wanted.offset, wanted.max_bytes, self.log.log_end_offset)
         base = batches[0].base_offset if batches else wanted.offset
         end = batches[-1].end_offset if batches else base
-        size = sum(len(batch.values) for batch in batches) * BATCH_SIZE_BYTES
+        size = sum(len(batch.values) for batch in batches) * RECORD_SIZE_BYTES
         self._apply(
             leader.read_done(
                 wanted.follower, wanted.stream, base, end, batches, size, self.now_ns()

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from frieda.cluster.state import PartitionState
+from frieda.cluster.election import Decision, decide
 from frieda.replication.follower import Follower
 from frieda.replication.leader import Leader
 from frieda.replication.lease import Lease
-from frieda.testing.simulation.controller import elect
-from frieda.testing.simulation.store import Election
-
-Elect = Callable[..., tuple[PartitionState, Election] | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +18,12 @@ class Rules:
     leader: type[Leader] = Leader
     follower: type[Follower] = Follower
     lease: type[Lease] = Lease
-    elect: Elect = elect
-    resigns: bool = True
-    """A broker that is started anew gives up what it led before it registers."""
+    decide: Callable[..., Decision] = decide
+    """The rule of elections."""
+    minds_its_life: bool = True
+    """A broker leads only what it was elected for in this life."""
+    seals: bool = True
+    """Before it says that it will stop, a broker brings those in sync to the end of what it leads."""
     checks_incarnations: bool = True
     """A change of the ISR fails when a member that it adds was started anew since."""
     waits_for_the_end: bool = True

@@ -8,59 +8,30 @@ trip may fail, so that the asker does not know whether it happened.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from frieda.cluster.state import NO_LEADER, BrokerRegistration, PartitionState
+from frieda.cluster.election import Reason, Tail
+from frieda.cluster.state import BrokerRegistration, PartitionState
 from frieda.replication.effects import Propose
-from frieda.replication.messages import EpochEnd
 from frieda.testing.simulation.network import Network
 from frieda.testing.simulation.world import World
 
 STORE: Final = "store"
 
 
-class Written(Enum):
-    """What became of a compare-and-set."""
-
-    DONE = "done"
-    CONFLICT = "conflict"
-    """The version is another."""
-    REFUSED = "refused"
-    """The version fits, but the change must not be made."""
-
-
-class Election(Enum):
-    """How a leader came to be."""
-
-    CLEAN = "clean"
-    UNCLEAN = "unclean"
-    """From outside the ISR, as the topic allows."""
-    LAST_RESORT = "last resort"
-    """All in sync may have lost their tail; the longest log was taken."""
-
-
-@dataclass(slots=True)
-class StoredPartition:
-    """A partition's state, and what an election needs when machines went down.
-
-    uncertain: members of the ISR that were started anew and may lack a tail, with what their logs hold.
-    positions: what the logs of the replicas hold while there is no leader and all of the ISR are uncertain.
-    """
-
-    state: PartitionState
-    uncertain: dict[int, EpochEnd] = field(default_factory=dict)
-    positions: dict[int, EpochEnd] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a controller sees at one moment."""
+    """What a controller sees at one moment. `tails`: where the logs of a broker end that is not certain of them."""
 
     controller_epoch: int
-    registrations: dict[int, BrokerRegistration]
-    partitions: tuple[StoredPartition, ...]
+    brokers: dict[int, BrokerRegistration]
+    states: tuple[PartitionState, ...]
+    tails: dict[int, dict[int, Tail]]
+
+
+PartitionWatcher = Callable[[int, PartitionState], None]
+BrokersWatcher = Callable[[int, dict[int, BrokerRegistration]], None]
 
 
 class MetadataStore:
@@ -81,12 +52,17 @@ class MetadataStore:
         self._checks_incarnations = checks_incarnations
         self._sessions: dict[int, tuple[int, int]] = {}  # session -> broker, when it ends
         self._last_session = 0
-        self._watchers: dict[int, Callable[[int, StoredPartition], None]] = {}
+        self._watchers: dict[int, tuple[PartitionWatcher, BrokersWatcher]] = {}
         self._registered: dict[int, tuple[int, BrokerRegistration]] = {}  # broker -> session
+        self._changes = 0
+        self._numbers: dict[int, int] = {}
+        self._tails: dict[int, dict[int, Tail]] = {}
         self._controller_session = -1
         self.controller_epoch = 0
-        self.partitions = [StoredPartition(state) for state in partitions]
-        self.elected: Callable[[int, PartitionState, Election], None] = lambda *_: None
+        self.states = partitions
+        self.elected: Callable[[int, PartitionState, PartitionState, Reason], None] = lambda *_: (
+            None
+        )
         """For the observer: an election happened."""
         self.up = True
 
@@ -100,7 +76,9 @@ class MetadataStore:
         answered: Callable[..., None],
     ) -> None:
         """`operation` happens here some time; `answered` gets its result, unless a message is lost."""
-        self._network.send(broker_id, STORE, self._do, broker_id, operation, arguments, answered)
+        self._network.send_in_order(
+            broker_id, STORE, self._do, broker_id, operation, arguments, answered
+        )
 
     def _do(
         self,
@@ -111,7 +89,7 @@ class MetadataStore:
     ) -> None:
         if self.up:
             result = operation(*arguments)
-            self._network.send(STORE, broker_id, answered, result)
+            self._network.send_in_order(STORE, broker_id, answered, result)
 
     def stop(self) -> None:
         """The whole service is down; sessions do not end meanwhile."""
@@ -161,89 +139,63 @@ class MetadataStore:
         if self._registered.get(broker_id, (-1, None))[0] == session:
             del self._registered[broker_id]
             self._watchers.pop(broker_id, None)
+            self._brokers_changed()
         if self._controller_session == session:
             self._controller_session = -1
-
-    def session_of(self, broker_id: int) -> int:
-        """The session under which a broker is registered, or -1."""
-        return self._registered.get(broker_id, (-1, None))[0]
-
-    def resign(
-        self, broker_id: int, *, tail_certain: bool, positions: dict[int, EpochEnd]
-    ) -> list[StoredPartition]:
-        """The first step of a start: nobody leads who does not know it, and a tail that may be lost is told.
-
-        Returns the states as they are then.
-        """
-        for partition, position in positions.items():
-            stored = self.partitions[partition]
-            state = stored.state
-            if not tail_certain and (broker_id in state.isr or state.leader == NO_LEADER):
-                if broker_id in state.isr:
-                    stored.uncertain[broker_id] = position
-                self._write(partition, state)  # what was decided upon the state before is void
-            if stored.state.leader == broker_id:
-                resigned = replace(stored.state, leader=NO_LEADER, leader_epoch=state.leader_epoch + 1)
-                self._write(partition, resigned)
-        return self.states()
 
     def register(
         self,
         session: int,
         registration: BrokerRegistration,
-        watcher: Callable[[int, StoredPartition], None],
-    ) -> list[StoredPartition] | None:
-        """The second step: be there. None when the session is over. An older life's registration goes."""
+        tails: dict[int, Tail],
+        watchers: tuple[PartitionWatcher, BrokersWatcher],
+    ) -> list[PartitionState] | None:
+        """Be there; an older registration of this broker goes. Returns all states; None when the session is over."""
         if session not in self._sessions:
             return None
         broker_id = registration.broker_id
-        older = self.session_of(broker_id)
-        if older not in (-1, session):
+        older, known = self._registered.get(broker_id, (session, None))
+        if older == session and known is not None:
+            return list(self.states)
+        if older != session:
             self.end_session(older)
-        self._registered[broker_id] = (session, registration)
-        self._watchers[broker_id] = watcher
+        number = self._numbers[broker_id] = self._numbers.get(broker_id, -1) + 1
+        self._registered[broker_id] = (session, replace(registration, number=number))
+        self._watchers[broker_id] = watchers
+        self._tails[broker_id] = {} if registration.tail_certain else tails
         self._world.note("store: broker", broker_id, "registers as", registration.incarnation)
-        return self.states()
+        self._brokers_changed()
+        return list(self.states)
 
-    def view_of_registered(self) -> frozenset[int]:
+    def announce_stop(self, session: int) -> None:
+        """A broker says that it wants to hand over what it leads."""
+        for broker_id, (owner, registration) in self._registered.items():
+            if owner == session:
+                self._registered[broker_id] = (session, replace(registration, stopping=True))
+                self._brokers_changed()
+                return
+
+    @property
+    def registered(self) -> frozenset[int]:
         """The brokers that are there."""
         return frozenset(self._registered)
-
-    def states(self) -> list[StoredPartition]:
-        """All, as they are now."""
-        return [
-            StoredPartition(stored.state, dict(stored.uncertain), dict(stored.positions))
-            for stored in self.partitions
-        ]
-
-    def put_position(self, partition: int, broker_id: int, version: int, position: EpochEnd) -> None:
-        """A replica says what it holds, for an election of the last resort."""
-        if self.partitions[partition].state.version == version:
-            self.partitions[partition].positions[broker_id] = position
 
     # --- writes -----------------------------------------------------------------------------------------------
 
     def change_isr(
-        self, partition: int, leader: int, leader_epoch: int, proposal: Propose
-    ) -> tuple[Written, PartitionState]:
-        """A leader's proposal."""
-        stored = self.partitions[partition]
-        state = stored.state
-        if (
-            state.version != proposal.expected_version
-            or state.leader != leader
-            or state.leader_epoch != leader_epoch
-        ):
-            return Written.CONFLICT, state
+        self, partition: int, leader_epoch: int, proposal: Propose
+    ) -> tuple[bool, PartitionState]:
+        """A leader's proposal. Returns whether it was written, and the state as it is then."""
+        state = self.states[partition]
+        if state.version != proposal.expected_version or state.leader_epoch != leader_epoch:
+            return False, state
         if self._checks_incarnations:
             for member, incarnation in proposal.incarnations:
                 registered = self._registered.get(member)
                 if registered is None or registered[1].incarnation != incarnation:
-                    return Written.REFUSED, state
-        for member, _ in proposal.incarnations:
-            stored.uncertain.pop(member, None)
+                    return False, state
         self._write(partition, replace(state, isr=proposal.isr))
-        return Written.DONE, stored.state
+        return True, self.states[partition]
 
     def view(self, session: int) -> View | None:
         """What the controller sees. None: another one is it. When there is none, the first who asks becomes it."""
@@ -254,47 +206,48 @@ class MetadataStore:
             self.controller_epoch += 1
         if self._controller_session != session:
             return None
-        partitions = tuple(self.states())
-        registrations = {broker: entry[1] for broker, entry in self._registered.items()}
-        return View(self.controller_epoch, registrations, partitions)
+        brokers = {broker: entry[1] for broker, entry in self._registered.items()}
+        return View(self.controller_epoch, brokers, tuple(self.states), dict(self._tails))
 
     def elect(
-        self, controller_epoch: int, partition: int, state: PartitionState, how: Election
+        self, controller_epoch: int, partition: int, state: PartitionState, reason: Reason
     ) -> None:
         """A controller's decision; `state.version` is the one it was made upon. Nothing, if that is another now."""
-        stored = self.partitions[partition]
-        if controller_epoch != self.controller_epoch or state.version != stored.state.version:
+        if (
+            controller_epoch != self.controller_epoch
+            or state.version != self.states[partition].version
+        ):
             return
-        for broker_id in set(stored.uncertain) - set(state.isr):
-            del stored.uncertain[broker_id]
-        if state.leader != NO_LEADER:
-            stored.uncertain.pop(state.leader, None)
-        self._world.note("store: partition", partition, how.value, "election:", _brief(state))
+        before = self.states[partition]
+        self._world.note("store: partition", partition, "by its controller:", reason.name)
         self._write(partition, state)
-        self.elected(partition, stored.state, how)
+        if state.leader_epoch > before.leader_epoch:
+            self.elected(partition, before, state, reason)
 
-    def hand_over(self, partition: int, leader: int) -> None:
-        """A leader that is sealed gives its leadership to another of the ISR, if there is one."""
-        stored = self.partitions[partition]
-        state = stored.state
-        others = [
-            member
-            for member in state.isr
-            if member != leader and member in self._registered and member not in stored.uncertain
-        ]
-        if state.leader == leader and others:
-            epoch = state.leader_epoch + 1
-            self._write(partition, replace(state, leader=others[0], leader_epoch=epoch))
-            self.elected(partition, stored.state, Election.CLEAN)
+    def confirm_tails(self, controller_epoch: int, broker_id: int, number: int) -> None:
+        """The controller finds that the doubtful logs of a broker play no part any more."""
+        session, registration = self._registered.get(broker_id, (-1, None))
+        if (
+            controller_epoch == self.controller_epoch
+            and registration is not None
+            and registration.number == number
+        ):
+            certain = replace(registration, tail_certain=True)
+            self._registered[broker_id] = (session, certain)
+            self._brokers_changed()
 
     def _write(self, partition: int, state: PartitionState) -> None:
-        stored = self.partitions[partition]
-        stored.state = replace(state, version=stored.state.version + 1)
-        stored.positions.clear()
-        self._world.note("store: partition", partition, _brief(stored.state), "uncertain", list(stored.uncertain))
-        seen = StoredPartition(stored.state, dict(stored.uncertain), {})
-        for broker_id, watcher in self._watchers.items():
-            self._network.send_surely(STORE, broker_id, watcher, partition, seen)
+        written = replace(state, version=self.states[partition].version + 1)
+        self.states[partition] = written
+        self._world.note("store: partition", partition, _brief(written))
+        for broker_id, (watcher, _) in self._watchers.items():
+            self._network.send_surely(STORE, broker_id, watcher, partition, written)
+
+    def _brokers_changed(self) -> None:
+        self._changes += 1
+        brokers = {broker: entry[1] for broker, entry in self._registered.items()}
+        for broker_id, (_, watcher) in self._watchers.items():
+            self._network.send_surely(STORE, broker_id, watcher, self._changes, brokers)
 
 
 def _brief(state: PartitionState) -> str:

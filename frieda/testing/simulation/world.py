@@ -1,4 +1,4 @@
-"""Time and chance of a simulation: one queue of events, one source of randomness, so that a seed is a schedule. PURE."""
+"""Time and chance of a simulation: one queue of events, one source of randomness; so a seed is a schedule. PURE."""
 
 from __future__ import annotations
 
