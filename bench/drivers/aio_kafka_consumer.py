@@ -39,7 +39,7 @@ class AiokafkaConsumer:
         """Connect, find the positions and begin to fetch. Raises FriedaError; nothing is left open then."""
         consumer = library.made(AIOKafkaConsumer, self._config)
         try:
-            with library.errors_as_ours():
+            with library.errors_as_ours(f"topic {self._options.topic!r}"):
                 await consumer.start()
                 await self._assign(consumer)
         except BaseException:
@@ -70,8 +70,7 @@ class AiokafkaConsumer:
 
     async def _assign(self, consumer: Any) -> None:
         options = self._options
-        # As the producer's partitions_for does; the consumer's own knows a topic only when it is subscribed.
-        known = sorted(await consumer._client._wait_on_metadata(options.topic))
+        known = await library.partitions_of(consumer, options.topic)
         wanted = known if options.partitions is None else list(options.partitions)
         for partition in wanted:
             if partition not in known:

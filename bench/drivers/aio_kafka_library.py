@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any
 
 import aiokafka
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
     BrokerResponseError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
+    NodeNotReadyError,
     ProducerClosed,
     RequestTimedOutError,
 )
@@ -29,23 +29,21 @@ from frieda.errors import (
     FriedaError,
 )
 
-_LOOK_S: Final = 0.02
-
 
 def version() -> str:
     """aiokafka's version."""
     return str(aiokafka.__version__)
 
 
-def error_of(error: BaseException) -> FriedaError:
-    """An exception of the library as one of ours."""
-    text = str(error) or type(error).__name__
+def error_of(error: BaseException, about: str = "") -> FriedaError:
+    """An exception of the library as one of ours; `about` says what it was about."""
+    text = ": ".join(filter(None, (about, str(error) or type(error).__name__)))
     match error:
         case FriedaError():
             return error
         case KafkaTimeoutError() | RequestTimedOutError():
             return DeliveryTimeoutError(f"Kafka did not answer in time: {text}")
-        case KafkaConnectionError():
+        case KafkaConnectionError() | NodeNotReadyError():
             return ConnectError(f"Kafka cannot be reached: {text}")
         case ProducerClosed():
             return ClientClosedError("the producer was closed before Kafka had answered")
@@ -55,12 +53,12 @@ def error_of(error: BaseException) -> FriedaError:
 
 
 @contextlib.contextmanager
-def errors_as_ours() -> Iterator[None]:
+def errors_as_ours(about: str = "") -> Iterator[None]:
     """What the library raises inside is raised as FriedaError."""
     try:
         yield
     except KafkaError as error:
-        raise error_of(error) from None
+        raise error_of(error, about) from None
 
 
 def made(kind: Callable[..., Any], settings: dict[str, Any]) -> Any:
@@ -84,22 +82,29 @@ async def make_topic(address: str, topic: str, partitions: int, replication_fact
             _, number, detail = answer.topic_errors[0]
             if number not in (ErrorCode.NONE, ErrorCode.TOPIC_ALREADY_EXISTS):
                 raise broker_error(number, detail or f"topic {topic!r} cannot be made")
-            await _until_it_has_leaders(admin, topic)
+            await _until_it_has_leaders(address, topic)
     finally:
         await admin.close()
 
 
-async def _until_it_has_leaders(admin: AIOKafkaAdminClient, topic: str) -> None:
-    deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
-    while True:
-        (found,) = await admin.describe_topics([topic])
-        codes = [found["error_code"], *(part["error_code"] for part in found["partitions"])]
-        first = next((code for code in codes if code != ErrorCode.NONE), None)
-        if first is None and found["partitions"]:
-            return
-        if time.monotonic() > deadline_s:
-            raise broker_error(
-                ErrorCode.LEADER_NOT_AVAILABLE if first is None else first,
-                f"topic {topic!r} has no leaders after {REQUEST_TIMEOUT_S:g} s",
-            )
-        await asyncio.sleep(_LOOK_S)
+async def _until_it_has_leaders(address: str, topic: str) -> None:
+    """Until the leader of every partition serves it: the metadata names one before it knows of that itself."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=address.split(","),
+        group_id=None,
+        request_timeout_ms=round(REQUEST_TIMEOUT_S * 1000),
+    )
+    await consumer.start()
+    try:
+        partitions = await partitions_of(consumer, topic)
+        await consumer.end_offsets([TopicPartition(topic, number) for number in partitions])
+    finally:
+        await consumer.stop()
+
+
+async def partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
+    """The partitions of a topic, which the consumer knows from then on.
+
+    As the producer's partitions_for does; a consumer has nothing of the kind for a topic that it is not subscribed to.
+    """
+    return sorted(await consumer._client._wait_on_metadata(topic))

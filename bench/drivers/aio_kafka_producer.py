@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerClosed
@@ -14,9 +14,7 @@ from aiokafka.errors import KafkaError, ProducerClosed
 from frieda.bench.drivers import aio_kafka_library as library
 from frieda.bench.drivers.base import Done, ProducerOptions
 from frieda.bench.drivers.kafka_errors import MAX_RECORD_BYTES
-from frieda.errors import ClientClosedError, FriedaError
-
-_STOP_TIMEOUT_S: Final = 5.0
+from frieda.errors import BrokerError, ClientClosedError, ErrorCode
 
 
 class AiokafkaProducer:
@@ -48,7 +46,7 @@ class AiokafkaProducer:
         """Connect and learn of the topic. Raises FriedaError; nothing is left open then."""
         producer = library.made(AIOKafkaProducer, self._config)
         try:
-            with library.errors_as_ours():
+            with library.errors_as_ours(f"topic {self._topic!r}"):
                 await producer.start()
                 self._partitions = sorted(await producer.partitions_for(self._topic))
         except BaseException:
@@ -79,11 +77,10 @@ class AiokafkaProducer:
             end = begin
             while (
                 end < len(values)
+                and self._fits(values[end])
                 and batch.append(key=None, value=values[end], timestamp=None) is not None
             ):
                 end += 1
-            if end == begin:
-                raise FriedaError(f"aiokafka takes no record of {len(values[begin])} bytes")
             batch.close()
             partition = self._partitions[self._next_partition % len(self._partitions)]
             self._next_partition += 1
@@ -100,14 +97,32 @@ class AiokafkaProducer:
         try:
             await asyncio.wait_for(producer.flush(), timeout_s)
         except TimeoutError:
-            # `stop` would go on waiting for as long as a request may take.
-            producer._message_accumulator.fail_all(ProducerClosed())
+            await _give_up(producer)
         await producer.stop()
+
+    def _fits(self, value: bytes) -> bool:
+        """`send` holds a record against max_request_size; batches do not."""
+        limit = self._config["max_request_size"]
+        if len(value) > limit:
+            raise BrokerError(
+                ErrorCode.MESSAGE_TOO_LARGE,
+                f"a record of {len(value)} bytes; max_request_size = {limit}",
+            )
+        return True
 
     def _running(self) -> Any:
         if self._producer is None:
             raise ClientClosedError("this producer is not started, or closed")
         return self._producer
+
+
+async def _give_up(producer: Any) -> None:
+    """Fail what is under way, since `stop` would wait for as long as a request may take, and try it again."""
+    accumulator = producer._message_accumulator
+    for batch in accumulator._pending_batches:
+        batch._ttl = 0.0  # expired: not worth another try
+    accumulator.fail_all(ProducerClosed())
+    await producer.client.close()
 
 
 def _answered(done: Done, count: int, future: asyncio.Future[Any]) -> None:

@@ -75,7 +75,7 @@ class ConfluentConsumer:
         if self._came is None and not self._waiting:
             messages = consumer.consume(max_records, 0.0)
             if messages:
-                return _by_partition(messages)
+                return self._taken(messages)
             self._waiting = True
             thread.submit(self._wait, consumer)
         if self._came is None:
@@ -88,7 +88,7 @@ class ConfluentConsumer:
         messages = [came]
         if max_records > 1:
             messages += consumer.consume(max_records - 1, 0.0)
-        return _by_partition(messages)
+        return self._taken(messages)
 
     async def close(self) -> None:
         """End it. May be repeated."""
@@ -99,6 +99,17 @@ class ConfluentConsumer:
             await asyncio.to_thread(thread.shutdown)
         if consumer is not None:
             await asyncio.to_thread(consumer.close)
+
+    def _taken(self, messages: Sequence[Message]) -> Sequence[Taken]:
+        """The records of each partition. What comes before an error is taken first, the error by the next call."""
+        for number, message in enumerate(messages):
+            error = message.error()
+            if error is not None:
+                if number == 0:
+                    raise library.error_of(error)
+                self._came = library.error_of(error)
+                return _by_partition(messages[:number])
+        return _by_partition(messages)
 
     def _wait(self, consumer: Consumer) -> None:
         """In the thread: wait for the next message."""
@@ -160,13 +171,10 @@ def _first_offset(start: Start, partition: int, low: int, high: int) -> int:
 
 
 def _by_partition(messages: Sequence[Message]) -> list[Taken]:
-    """The records of each partition in their order. Raises FriedaError for an error among them."""
+    """The records of each partition in their order."""
     values: dict[int, list[bytes]] = {}
     last: dict[int, Message] = {}
     for message in messages:
-        error = message.error()
-        if error is not None:
-            raise library.error_of(error)
         partition: Any = message.partition()
         if partition not in values:
             values[partition] = []

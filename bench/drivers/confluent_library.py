@@ -7,20 +7,24 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import confluent_kafka
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+import confluent_kafka.admin
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from frieda.bench.drivers.kafka_errors import REQUEST_TIMEOUT_S, TOPIC_SETTINGS, broker_error
 from frieda.errors import (
+    BrokerError,
     ClientClosedError,
     ConfigError,
     ConnectError,
     DeliveryTimeoutError,
+    ErrorCode,
     FriedaError,
 )
 
 T = TypeVar("T")
+
+admin_part: Any = confluent_kafka.admin
+"""Its types are incomplete."""
 
 _LOOK_S: Final = 0.02
 
@@ -64,6 +68,8 @@ def error_of(error: Any) -> FriedaError:
         return ConnectError(f"Kafka cannot be reached: {text}")
     if code in (KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._DESTROY):
         return ClientClosedError(f"the producer was closed before Kafka had answered: {text}")
+    if code == KafkaError._AUTO_OFFSET_RESET:
+        return BrokerError(ErrorCode.OFFSET_OUT_OF_RANGE, text)
     if code < -1:
         return FriedaError(f"librdkafka: {text}")
     return broker_error(code, text)
@@ -75,19 +81,17 @@ def partitions_of(client: Any, topic: str, timeout_s: float) -> list[int]:
         found = client.list_topics(topic, timeout=timeout_s).topics[topic]
     except KafkaException as error:
         raise error_of(error.args[0]) from None
-    if found.error is not None:
-        raise error_of(found.error)
-    for partition in found.partitions.values():
-        if partition.error is not None:
-            raise error_of(partition.error)
+    for each in (found, *found.partitions.values()):
+        if each.error is not None:
+            raise broker_error(each.error.code(), f"topic {topic!r}: {each.error.str()}")
     return sorted(found.partitions)
 
 
 def make_topic(address: str, topic: str, partitions: int, replication_factor: int) -> None:
     """Make a topic and wait until it has its leaders; nothing when it is there; blocks. Raises FriedaError."""
-    new = NewTopic(topic, partitions, replication_factor, config=TOPIC_SETTINGS)
+    new = admin_part.NewTopic(topic, partitions, replication_factor, config=TOPIC_SETTINGS)
     deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
-    admin = made(AdminClient, library_settings(address))
+    admin = made(admin_part.AdminClient, library_settings(address))
     try:
         admin.create_topics([new], request_timeout=REQUEST_TIMEOUT_S)[topic].result(
             REQUEST_TIMEOUT_S + 1.0
@@ -99,9 +103,27 @@ def make_topic(address: str, topic: str, partitions: int, replication_factor: in
         raise ConnectError(f"Kafka at {address} did not make topic {topic!r} in time") from None
     while True:
         try:
-            if len(partitions_of(admin, topic, REQUEST_TIMEOUT_S)) > 0:
-                return
+            return _require_leaders(admin, topic)
         except FriedaError as error:
             if not error.retriable or time.monotonic() > deadline_s:
                 raise
         time.sleep(_LOOK_S)
+
+
+def _require_leaders(admin: Any, topic: str) -> None:
+    """Raise FriedaError, mostly retriable, unless the leader of every partition serves it.
+
+    The metadata names a leader before that one knows of it itself.
+    """
+    partitions = partitions_of(admin, topic, REQUEST_TIMEOUT_S)
+    wanted = {
+        TopicPartition(topic, number): admin_part.OffsetSpec.latest() for number in partitions
+    }
+    found = admin.list_offsets(wanted, request_timeout=REQUEST_TIMEOUT_S)
+    try:
+        for future in found.values():
+            future.result(REQUEST_TIMEOUT_S + 1.0)
+    except KafkaException as error:
+        raise error_of(error.args[0]) from None
+    except TimeoutError:
+        raise ConnectError(f"Kafka did not tell the offsets of topic {topic!r} in time") from None

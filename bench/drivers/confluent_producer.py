@@ -68,7 +68,8 @@ class ConfluentProducer:
     async def start(self) -> None:
         """Connect and learn of the topic. Raises FriedaError; nothing is left open then."""
         producer = library.made(Producer, self._config)
-        await asyncio.to_thread(library.partitions_of, producer, self._topic, REQUEST_TIMEOUT_S)
+        timeout_s = min(self._timeout_s, REQUEST_TIMEOUT_S)
+        await asyncio.to_thread(library.partitions_of, producer, self._topic, timeout_s)
         self._producer = producer
         loop = asyncio.get_running_loop()
         self._thread = threading.Thread(
