@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import logging
+import math
 import socket
 import time
 from collections import deque
@@ -35,7 +36,6 @@ from kazoo.exceptions import SessionExpiredError, SessionMovedError
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.connection import PING_XID, ConnectionHandler
 from kazoo.protocol.serialization import Connect, Watch, int_struct, write_string
-from kazoo.retry import InterruptedError as StoppedWhileWaiting
 from kazoo.retry import KazooRetry
 
 from frieda.errors import MissingDependencyError
@@ -43,13 +43,15 @@ from frieda.errors import MissingDependencyError
 _RECURSIVE: Final = 1
 _RETRY_S: Final = 0.1
 _MAX_RETRY_S: Final = 1.0
+_CONNECT_SHARE: Final = 0.25
+"""Of the session timeout: three servers can be tried in vain before the session is over."""
+_MIN_CONNECT_TIMEOUT_S: Final = 0.5
 _NO_LIFE_SIGNS: Final = frozenset({SessionExpiredError.code, SessionMovedError.code})
 _SIGNATURES: Final[dict[str, tuple[str, ...]]] = {
     "_submit": ("self", "request", "timeout", "xid"),
     "_invoke": ("self", "timeout", "request", "xid"),
     "_read_header": ("self", "timeout"),
     "_read_watch_event": ("self", "buffer", "offset"),
-    "zk_loop": ("self",),
 }
 
 
@@ -83,6 +85,22 @@ class AddWatch:
         return True
 
 
+class PromptHandler(SequentialThreadingHandler):  # type: ignore[misc]
+    """kazoo's threads, with less patience for one server.
+
+    kazoo lets each attempt to connect take the whole session timeout. A server that is down without saying so, or
+    that takes connections while it comes up and never answers them, would cost the session.
+    """
+
+    def __init__(self, connect_timeout_s: float) -> None:
+        super().__init__()
+        self.connect_timeout_s = connect_timeout_s
+
+    def create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["timeout"] = min(kwargs.get("timeout", math.inf), self.connect_timeout_s)
+        return super().create_connection(*args, **kwargs)
+
+
 class HeartbeatConnection(ConnectionHandler):  # type: ignore[misc]
     """kazoo's connection. Everything but `interrupt` runs in its thread."""
 
@@ -98,11 +116,6 @@ class HeartbeatConnection(ConnectionHandler):  # type: ignore[misc]
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
-    def zk_loop(self) -> None:
-        # kazoo's way out of the pause before another attempt to connect; nothing is wrong.
-        with contextlib.suppress(StoppedWhileWaiting):
-            super().zk_loop()
-
     def _submit(self, request: Any, timeout: float, xid: int | None = None) -> None:
         now_ns = time.monotonic_ns()
         if xid == PING_XID:
@@ -117,7 +130,7 @@ class HeartbeatConnection(ConnectionHandler):  # type: ignore[misc]
         self._requests_sent_ns.clear()
         self._pings_sent_ns.clear()
         sent_ns = time.monotonic_ns()
-        answer = super()._invoke(timeout, request, xid)
+        answer = super()._invoke(min(timeout, self.handler.connect_timeout_s), request, xid)
         agreed = answer[0]
         if agreed.time_out > 0:
             self.client.heartbeat = Heartbeat(
@@ -153,7 +166,7 @@ class HeartbeatClient(KazooClient):  # type: ignore[misc]
     def __init__(self, hosts: str, timeout_s: float, tree_changed: Callable[[str], None]) -> None:
         self.heartbeat = NO_HEARTBEAT
         self.tree_changed = tree_changed
-        handler = SequentialThreadingHandler()
+        handler = PromptHandler(max(_MIN_CONNECT_TIMEOUT_S, timeout_s * _CONNECT_SHARE))
         retry = KazooRetry(
             max_tries=-1,
             delay=_RETRY_S,

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from frieda.cluster import nodes
@@ -30,6 +30,7 @@ from frieda.model import TopicPartition
 logger = logging.getLogger(__name__)
 
 _CATCH_UP_S: Final = 30.0
+_RETRY_S: Final = 0.1
 
 
 class ZooKeeperStore:
@@ -127,7 +128,7 @@ class ZooKeeperStore:
         return registered
 
     async def hand_over(self, timeout_s: float) -> int:
-        """Have what this broker leads given to others; how many partitions it still leads then.
+        """Have what this broker leads given to others, and leave every ISR; how many partitions it leads then.
 
         Raises CoordinationError when it could not even ask. Those without another replica in sync stay, and are
         not waited for.
@@ -139,10 +140,10 @@ class ZooKeeperStore:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._registrar.announce_stop()
-                while any(len(state.isr) > 1 for state in self._led(broker_id)):
+                while any(broker_id in isr and len(isr) > 1 for _, isr in self._held(broker_id)):
                     changed.clear()
                     await changed.wait()
-        return len(self._led(broker_id))
+        return sum(leader == broker_id for leader, _ in self._held(broker_id))
 
     # --- what is known ----------------------------------------------------------------------------------
 
@@ -171,9 +172,25 @@ class ZooKeeperStore:
             self._follower.on_change(listener)
 
     async def catch_up(self, timeout_s: float = _CATCH_UP_S) -> None:
-        """Until `state` holds what ZooKeeper had when this was called. Raises CoordinationError."""
-        await self.session.sync()
-        await self._known().catch_up(timeout_s)
+        """Until `state` holds what ZooKeeper had when this was called, also through a lost connection.
+
+        Raises CoordinationError when that takes longer than `timeout_s`.
+        """
+        follower = self._known()
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + timeout_s
+        while True:
+            left_s = max(0.0, deadline_s - loop.time())
+            await self.session.wait_connected(left_s)
+            try:
+                await self.session.sync()
+            except CoordinationError:
+                if loop.time() >= deadline_s:
+                    raise
+                await asyncio.sleep(_RETRY_S)
+                continue
+            await follower.catch_up(max(0.0, deadline_s - loop.time()))
+            return
 
     # --- changes ----------------------------------------------------------------------------------------
 
@@ -187,6 +204,8 @@ class ZooKeeperStore:
         assignment: Sequence[Sequence[int]] | None = None,
     ) -> TopicState:
         """A new topic, its leaders elected. Raises BrokerError; CoordinationError."""
+        creator = self._own().incarnation
+        await self.catch_up()
         await self._writer.create_topic(
             self.state,
             name,
@@ -194,7 +213,7 @@ class ZooKeeperStore:
             replication_factor,
             configs or {},
             assignment,
-            creator=self._own().incarnation,
+            creator=creator,
         )
         return await self._topic_now(name)
 
@@ -207,6 +226,7 @@ class ZooKeeperStore:
         self, name: str, partitions: int, assignment: Sequence[Sequence[int]] | None = None
     ) -> TopicState:
         """Let a topic have `partitions` in all. Raises BrokerError; ConflictError; CoordinationError."""
+        await self.catch_up()
         await self._writer.add_partitions(self.state, name, partitions, assignment)
         return await self._topic_now(name)
 
@@ -234,6 +254,7 @@ class ZooKeeperStore:
         self, partition: TopicPartition, target: Sequence[int] | None
     ) -> PartitionState:
         """Set out to move a partition, or back. Raises BrokerError; ConflictError; CoordinationError."""
+        await self.catch_up()
         return await self._writer.reassign(self.state, partition, target)
 
     async def prefer_leaders(self, partitions: Sequence[TopicPartition] | None = None) -> None:
@@ -271,13 +292,12 @@ class ZooKeeperStore:
             )
         return topic
 
-    def _led(self, broker_id: int) -> list[PartitionState]:
+    def _held(self, broker_id: int) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Leader and ISR of each partition that this broker has."""
         view = self._known().view
-        states = (
-            view.state.topics[partition.topic].partitions[partition.partition]
-            for partition in view.replicas_on(broker_id)
-        )
-        return [state for state in states if state.leader == broker_id]
+        for partition in view.replicas_on(broker_id):
+            state = view.state.topics[partition.topic].partitions[partition.partition]
+            yield state.leader, state.isr
 
     def _own(self) -> BrokerRegistration:
         registration = self._registrar.registration

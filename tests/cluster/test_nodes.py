@@ -93,10 +93,27 @@ DECODERS: dict[str, Callable[[bytes], Any]] = {
     "tails": lambda data: nodes.decode_tails("/tails/1", data),
     "wanted": lambda data: nodes.decode_wanted("/preferred_leaders", data),
 }
-KEYS = (
-    "id partitions configs replicas isr leader leader_epoch controller_epoch leader_incarnation "
-    "incarnation listeners rack tail_certain stopping number broker epoch ab 0"
-).split()
+KEYS = [
+    "id",
+    "partitions",
+    "configs",
+    "replicas",
+    "isr",
+    "leader",
+    "leader_epoch",
+    "controller_epoch",
+    "leader_incarnation",
+    "incarnation",
+    "listeners",
+    "rack",
+    "tail_certain",
+    "stopping",
+    "number",
+    "broker",
+    "epoch",
+    "ab",
+    "0",
+]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
     lambda inner: (
