@@ -80,7 +80,8 @@ class _Case(NamedTuple):
 class Comparison:
     """One run of a plan. `folder` is where the systems keep their data while they are measured.
 
-    `cross_checks` are by driver; each is called once for each point with a rate, on a system that was started.
+    `cross_checks` are by driver; each is called once for each point with a rate, or in bulk, on a system that was
+    started for it.
     """
 
     plan: Plan
@@ -286,6 +287,8 @@ class Comparison:
     def _cross_check(self, point: Point) -> None:
         """The system's own load generator at this point, where there is one."""
         rate = self._rate(point)
+        if rate is None and self.plan.method.kind != "throughput":
+            return  # a closed loop is none of theirs
         for contender in self.plan.contenders:
             check = self.cross_checks.get(contender.driver)
             case = _Case(contender, point)
@@ -298,6 +301,7 @@ class Comparison:
             except FriedaError as error:
                 row["failed"] = str(error)
             self._note("cross_check", row)
+            self.listener.probed(f"cross-check: {row}")
 
 
 def failed_run(settings: DriveSettings, case: str, number: int, error: FriedaError) -> Run:

@@ -18,7 +18,12 @@ from frieda.cli.comparing_options import where_options
     "--records", type=int, help="Of each run, instead of what the file says of its length."
 )
 def matrix(
-    file: Path, folder: Path | None, output: Path | None, rounds: int | None, records: int | None
+    file: Path,
+    folder: Path | None,
+    output: Path | None,
+    cross_check: bool,
+    rounds: int | None,
+    records: int | None,
 ) -> None:
     """Measure what FILE lists: producers x sizes x acks x replication x transport x rate.
 
@@ -47,4 +52,4 @@ def matrix(
         rounds=read.rounds if rounds is None else rounds,
         reference=read.reference,
     )
-    compare_and_show(plan, "matrix", folder, output, found.missing)
+    compare_and_show(plan, "matrix", folder, output, found.missing, cross_check=cross_check)

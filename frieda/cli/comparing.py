@@ -14,6 +14,7 @@ import click
 
 from frieda.bench.compare import Comparison
 from frieda.bench.comparison import change_rows, rows
+from frieda.bench.cross_check import CROSS_CHECKS
 from frieda.bench.plan import Batching, Kind, Method, Plan, Point
 from frieda.bench.results import Results, Run, write_results
 from frieda.cli.bench_side_by_side import noted_load_average
@@ -50,8 +51,8 @@ def run_comparison(
     """Do what the flags of `compare` or `end-to-end` say; `more` is of the method. Raises FriedaError, OSError."""
     frieda, peers, kafka_clients = who
     point_flags = {name: flags.pop(name) for name in POINT_FLAGS}
-    rounds, durability, reference = (
-        flags.pop(name) for name in ("rounds", "durability", "reference")
+    rounds, durability, reference, cross_check = (
+        flags.pop(name) for name in ("rounds", "durability", "reference", "cross_check")
     )
     found = find_contenders(frieda, peers, kafka_clients, flags["polling"])
     for sentence in found.missing:
@@ -64,7 +65,7 @@ def run_comparison(
         rounds=rounds,
         reference=reference,
     )
-    compare_and_show(plan, kind, folder, output, found.missing)
+    compare_and_show(plan, kind, folder, output, found.missing, cross_check=cross_check)
 
 
 def method_of(kind: Kind, flags: Mapping[str, Any], **more: Any) -> Method:
@@ -158,6 +159,8 @@ def compare_and_show(
     folder: Path | None,
     output: Path | None,
     missing: Sequence[str] = (),
+    *,
+    cross_check: bool = False,
 ) -> None:
     """Run the plan, print its tables, write its results. Ends with exit code 1 when a case has no run at all.
 
@@ -170,6 +173,7 @@ def compare_and_show(
         command=f"frieda {shlex.join(sys.argv[1:])}",
         folder=folder or Path(tempfile.gettempdir()),
         listener=Shown(plan, output),
+        cross_checks=dict(CROSS_CHECKS) if cross_check else {},
         facts={"load_average_at_start": load_average, "missing": list(missing)},
     )
     with terminated_like_interrupted():

@@ -47,6 +47,11 @@ _WHERE = (
         type=click.Path(path_type=Path),
         help="A folder for result.json and the histograms, written after every round.",
     ),
+    click.option(
+        "--cross-check",
+        is_flag=True,
+        help="Then run Kafka's own ProducerPerformance at each point, and keep what it says in the result.",
+    ),
 )
 _METHOD = (
     click.option("--durability", type=click.Choice(DURABILITIES), default="cache", show_default=True,
