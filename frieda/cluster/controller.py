@@ -32,6 +32,7 @@ UNCLEAN_SETTING: Final = "unclean.leader.election.enable"
 _BATCH: Final = 1000
 _CHUNK: Final = 50
 _RETRY_S: Final = 0.2
+_FAULT_PAUSE_S: Final = 5.0
 _CATCH_UP_S: Final = 30.0
 _RESIGN_TIMEOUT_S: Final = 2.0
 _ALARMING: Final = frozenset(
@@ -63,6 +64,8 @@ class Controller:
         self._writer = writer
         self._unclean_default = unclean_default
         self._candidacy = Candidacy(session, broker_id)
+        self._scanned = False
+        self._tidied = False
         self._pending: dict[TopicPartition, None] = {}
         self._tails: dict[tuple[int, int], dict[tuple[bytes, int], Tail]] = {}
         self._wake = asyncio.Event()
@@ -126,26 +129,35 @@ class Controller:
                 logger.warning("the controller could not go on, and tries again: %s", error)
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
+            except Exception:
+                # A fault of ours: others may do better, and doing nothing for good would be the worst.
+                logger.exception("the controller failed; another may take over")
+                with contextlib.suppress(CoordinationError):
+                    await self._candidacy.resign()
+                await asyncio.sleep(_FAULT_PAUSE_S)
+                self._wake.set()
 
     async def _take_over(self) -> bool:
         if self._follower.view.state.controller_id not in (NO_LEADER, self.broker_id):
             return False
+        self._scanned = self._tidied = False
         if not await self._candidacy.claim():
             return False
+        logger.info("broker %d is the controller now, epoch %s", self.broker_id, self.epoch)
+        return True
+
+    async def _scan(self) -> None:
+        """What every new controller begins with: everything is pending."""
         await self._follower.catch_up(_CATCH_UP_S)
         state = self._follower.view.state
-        logger.info("broker %d is the controller now, epoch %s", self.broker_id, self.epoch)
         self._tails.clear()
-        self._pending = {
-            TopicPartition(name, index): None
-            for name, topic in state.topics.items()
-            for index in range(len(topic.partitions))
-        }
-        await self._writer.remove_leftovers(state)
-        return True
+        self._pending = {partition: None for partition, _, _ in _partitions(state.topics.values())}
+        self._scanned = True
 
     async def _work(self) -> None:
         """Until nothing is pending. What comes meanwhile is done too, or wakes us again."""
+        if not self._scanned:
+            await self._scan()
         while self._pending:
             await self._follower.catch_up(_CATCH_UP_S)
             batch = list(self._pending)[:_BATCH]
@@ -158,6 +170,11 @@ class Controller:
                 raise
         await self._confirm_tails()
         await self._follow_orders()
+        if not self._tidied:
+            self._tidied = (
+                True  # once: what is left over harms nobody, and the next controller tries too
+            )
+            await self._writer.remove_leftovers(self._follower.view.state)
 
     async def _settle(self, batch: list[TopicPartition]) -> None:
         """Decide and write for these partitions; those that changed meanwhile are looked at again."""
@@ -196,8 +213,9 @@ class Controller:
                 registration = self._follower.view.state.brokers.get(broker)
                 if registration is not None and not registration.tail_certain:
                     known = await self._tails_of(registration)
-                    # A log that the broker does not have ends at 0.
-                    tails[broker] = known.get(key, Tail(-1, 0))
+                    if known is not None:
+                        # A log that the broker does not have ends at 0.
+                        tails[broker] = known.get(key, Tail(-1, 0))
             decision = self._decide(partition, topic, state, tails)
         return decision
 
@@ -222,13 +240,16 @@ class Controller:
             tails=tails,
         )
 
-    async def _tails_of(self, registration: BrokerRegistration) -> dict[tuple[bytes, int], Tail]:
+    async def _tails_of(
+        self, registration: BrokerRegistration
+    ) -> dict[tuple[bytes, int], Tail] | None:
+        """Where the logs of an uncertain broker end; None when it is on its way out again."""
         key = registration.broker_id, registration.number
         if key not in self._tails:
             path = nodes.tails_path(registration.broker_id)
             node = await self._session.get(path)
             if node is None:
-                raise CoordinationError(f"broker {registration.broker_id} is on its way out")
+                return None
             self._tails[key] = nodes.decode_tails(path, node.data)
         return self._tails[key]
 

@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH: Final = 1000
 _RETRY_S: Final = 0.2
+_FAULT_PAUSE_S: Final = 5.0
 
 
 class TreeFollower:
@@ -117,6 +118,11 @@ class TreeFollower:
                 # Without a connection its return wakes us; with one, trying again may help.
                 await asyncio.sleep(_RETRY_S)
                 self._wake.set()
+            except Exception:
+                logger.exception("the picture of the cluster is out of date for now")
+                self._unread = True
+                await asyncio.sleep(_FAULT_PAUSE_S)
+                self._wake.set()
 
     async def _read_everything(self, *, strict: bool) -> None:
         self._unread = False
@@ -176,4 +182,8 @@ class TreeFollower:
         if change is None:
             return
         for listener in self._listeners:
-            listener(change)
+            try:
+                listener(change)
+            except Exception:
+                # One listener's fault must not leave the others, and this broker's lease, with an old picture.
+                logger.exception("a change of the cluster could not be dealt with: %s", change)

@@ -23,7 +23,7 @@ from frieda.cluster.session import (
     Write,
     ZooKeeperSession,
 )
-from frieda.cluster.state import BrokerRegistration, ClusterState
+from frieda.cluster.state import BrokerRegistration
 from frieda.cluster.store import ClusterChange
 from frieda.errors import ConfigError, ConflictError
 
@@ -149,10 +149,13 @@ class Registrar:
         wanted = self._wanted
         if wanted is None or wanted.broker_id not in change.brokers:
             return
-        found = _ours(change.after, wanted)
-        if found is not None and found.incarnation == wanted.incarnation:
+        found = change.after.brokers.get(wanted.broker_id)
+        if found is None:
+            # In a session that lives somebody removed our node: it is due again, and until then there is no lease.
+            self._registered_session = self._confirmed_session = 0
+        elif found.incarnation == wanted.incarnation:
             self._wanted = replace(found, stopping=wanted.stopping or found.stopping)
-        elif found is not None:
+        else:
             logger.error(
                 "another process has registered as broker %d; this one leads nothing any more",
                 wanted.broker_id,
@@ -196,7 +199,3 @@ class Registrar:
             return False
         self._wanted, self._registered_session = numbered, session_id
         return True
-
-
-def _ours(state: ClusterState, wanted: BrokerRegistration) -> BrokerRegistration | None:
-    return state.brokers.get(wanted.broker_id)

@@ -22,7 +22,7 @@ from frieda.cluster.following import TreeFollower
 from frieda.cluster.registration import Registrar
 from frieda.cluster.session import ZooKeeperSession
 from frieda.cluster.state import BrokerRegistration, ClusterState, PartitionState, TopicState
-from frieda.cluster.store import ChangeListener
+from frieda.cluster.store import ChangeListener, ClusterChange
 from frieda.cluster.view import View
 from frieda.errors import BrokerError, ConflictError, CoordinationError, ErrorCode
 from frieda.model import TopicPartition
@@ -77,7 +77,7 @@ class ZooKeeperStore:
             follower = TreeFollower(
                 self.session, View(cluster_id), self._register_again, self._registrar.confirm
             )
-            follower.on_change(self._registrar.note)
+            follower.on_change(self._note_change)
             for listener in self._listeners:
                 follower.on_change(listener)
             await follower.start()
@@ -275,6 +275,11 @@ class ZooKeeperStore:
                 f"the node {nodes.CLUSTER_ID} at {self.address} is gone: restore it"
             )
         return node.data.decode(errors="replace")
+
+    def _note_change(self, change: ClusterChange) -> None:
+        self._registrar.note(change)
+        if self._follower is not None and self._registrar.is_due:
+            self._follower.read_again()  # which registers first
 
     async def _register_again(self) -> None:
         try:

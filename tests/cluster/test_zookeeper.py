@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from frieda.cluster.following import TreeFollower
 from frieda.cluster.session import Check, Delete, Write
 from frieda.cluster.state import NO_LEADER, ClusterState
 from frieda.cluster.store import ClusterChange
@@ -369,6 +370,60 @@ async def test_a_damaged_node_does_not_make_a_topic_vanish(group: StoreGroup) ->
     assert one.state.topics["orders"] == topic
     with pytest.raises(CoordinationError, match=r"is damaged|is named by no number"):
         await group.open()
+
+
+async def test_a_listener_that_fails_does_not_keep_others_from_the_change(
+    group: StoreGroup, caplog: pytest.LogCaptureFixture
+) -> None:
+    (one,) = await group.join_all(1)
+    told: list[ClusterChange] = []
+
+    def fail(change: ClusterChange) -> None:
+        raise ZeroDivisionError
+
+    one.on_change(fail)
+    one.on_change(told.append)
+    await one.create_topic("orders")
+    assert [change.topics for change in told] == [{"orders"}]
+    assert "ZeroDivisionError" in caplog.text
+
+
+async def test_a_broker_whose_node_somebody_removed_registers_again(group: StoreGroup) -> None:
+    one, two = await group.join_all(1, 2)
+    number = one.state.brokers[2].number
+    await one.session.delete("/brokers/2")
+    state = await until(
+        one, lambda state: 2 in state.brokers and state.brokers[2].number == number + 1
+    )
+    assert state.brokers[2].incarnation == "2a"
+    await two.catch_up()
+    assert two.lease_until_ns > time.monotonic_ns()
+
+
+async def test_a_new_controller_that_fails_at_first_still_looks_at_everything(
+    group: StoreGroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two, three = await group.join_all(1, 2, 3)
+    await one.create_topic("orders", assignment=[[3, 2]])
+    await two.catch_up()
+    # Broker 3 goes while nobody is controller, and what the next one does first goes wrong.
+    assert two._controller is not None
+    assert one._controller is not None
+    failures = iter([CoordinationError("not now")])
+    catch_up = TreeFollower.catch_up
+
+    async def fail_once(follower: TreeFollower, timeout_s: float) -> None:
+        if two._controller is not None and two._controller.epoch is not None:
+            for failure in failures:
+                raise failure
+        await catch_up(follower, timeout_s)
+
+    monkeypatch.setattr(TreeFollower, "catch_up", fail_once)
+    await three._controller.close()  # type: ignore[union-attr]
+    await one._controller.close()
+    await group.leave(three)
+    await until(two, lambda state: _partition(state, 0).leader == 2)
+    assert next(failures, None) is None, "it did fail"
 
 
 async def test_a_reader_that_was_cut_off_sees_everything_after(
