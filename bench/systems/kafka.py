@@ -161,7 +161,8 @@ class KafkaSystem:
         logging.write_text(_LOGGING, encoding="ascii")
         controller_port, *ports = free_ports(1 + brokers)
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        shared = cluster_properties(controller_port, brokers) | DURABILITY[durability]
+        shared = cluster_properties(controller_port, brokers)
+        shared.update(DURABILITY[durability])
         homes = []
         for number, port in enumerate(ports, 1):
             home = folder / f"broker-{number}"
