@@ -72,6 +72,9 @@ class YsbOutcome:
     latencies_ns: Mapping[tuple[str, int], int]
     """By campaign and whole window, from its end to its last write; below 0 where its last view was written before."""
     broker_share: LatencyHistogram
+    """From an event's send to its being taken by the pipeline, sampled."""
+    write_times: LatencyHistogram
+    """Of each write to Redis."""
     samples: tuple[LagSample, ...]
     lag: LagTrend
     updates: tuple[WindowUpdate, ...]
@@ -79,8 +82,6 @@ class YsbOutcome:
     left_behind: int
     """Events that were acknowledged and not committed when the drain timeout was over."""
     kills: int
-    commits: int
-    slowest_commit_ms: float
     cpu_s: Mapping[str, float]
     client_settings: Mapping[str, object]
 
@@ -218,9 +219,10 @@ class _Benchmark:
         )
         seen = [((each.campaign, each.window_ms), each.seen_count) for each in updates]
         counted = await partition_states(client, range(settings.partitions))
-        broker_share = LatencyHistogram()
+        broker_share, write_times = LatencyHistogram(), LatencyHistogram()
         for part in piped:
             broker_share.merge(part["broker_share"])
+            write_times.merge(part["write_times"])
         last_ns = last_updates(part["updates"] for part in piped)
         return YsbOutcome(
             settings=settings,
@@ -240,14 +242,13 @@ class _Benchmark:
                 start_ms + round(settings.total_s * 1000),
             ),
             broker_share=broker_share,
+            write_times=write_times,
             samples=tuple(self._samples),
             lag=trend(self._samples, settings.rate, settings.warm_up_s, settings.total_s),
             updates=tuple(updates),
             check=compare_counts(expected, seen, await dropped_views(client)),
             left_behind=left_behind,
             kills=len(self._killed),
-            commits=sum(part["commits"] for part in piped),
-            slowest_commit_ms=max(part["slowest_commit_ms"] for part in piped),
             cpu_s={
                 "server": server_cpu_s - used.result()[0],
                 "redis": redis_cpu_s - used.result()[1],

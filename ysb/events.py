@@ -4,8 +4,8 @@
      "event_time": "1700000000000", "ip_address": "1.2.3.4"}
 
 A producer has CYCLE events made beforehand, of random users, pages, ads and types, and sends them round and round:
-only their times change, and all of one ms have the same time, so making one costs 0.4 us or less. Now and then a view carries one more field,
-"sent_ns" (monotonic clock), by which the broker's share of the latency is sampled.
+only their times change, and all of one ms have the same time, so making one costs 0.4 us or less. Now and then a view
+carries one more field, "sent_ns" (monotonic clock), by which the broker's share of the latency is sampled.
 
 With skew, as the original's --with-skew has it: event times off by up to SKEW_MS, and one in `late_every` events
 earlier by up to LATE_MS.

@@ -22,7 +22,8 @@ from frieda.ysb.campaigns import MAX_ADS
 from frieda.ysb.events import NS_PER_MS, VIEW
 from frieda.ysb.layout import PartitionState
 from frieda.ysb.parsing import AdEvent, event_parser
-from frieda.ysb.store import Commit, Sink, campaigns_of, open_redis
+from frieda.ysb.sink import Commit, Sink
+from frieda.ysb.store import campaigns_of, open_redis
 from frieda.ysb.timing import ProcessorTime, sleep_until
 from frieda.ysb.updates import WindowUpdates
 from frieda.ysb.window import PartitionClock, WindowCounts, WindowRule
@@ -194,8 +195,8 @@ class Writer:
         self._epoch_ns = epoch_ns
         self.between_batches = asyncio.Lock()
         """Held by whoever changes the pipeline or takes what is to be written."""
-        self.commits = 0
-        self.slowest_ns = 0
+        self.write_times = LatencyHistogram()
+        """How long each write took, from what there was to write to Redis's answer."""
 
     async def run(self) -> None:
         """Write until cancelled; a write under way is finished first. Raises FriedaError."""
@@ -218,15 +219,17 @@ class Writer:
         await self._sink.commit(commit, (began_ns + self._epoch_ns) // NS_PER_MS)
         ended_ns = time.monotonic_ns()
         self._updates.note(commit.counts, ended_ns + self._epoch_ns)
-        self.commits += 1
-        self.slowest_ns = max(self.slowest_ns, ended_ns - began_ns)
+        self.write_times.record(ended_ns - began_ns)
 
 
 async def run(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
     """A worker process: claim, read on, count and write until told that all has been sent and taken."""
     rule = WindowRule(task["window_ms"], task["allowed_lateness_ms"])
-    async with open_redis(task["redis_url"]) as client, contextlib.AsyncExitStack() as stack:
-        sink = Sink(client, task["partitions"])
+    async with (
+        open_redis(task["redis_url"]) as client,
+        Sink(task["redis_url"], task["partitions"]) as sink,
+        contextlib.AsyncExitStack() as stack,
+    ):
         states = await sink.claim()
         pipeline = Pipeline(rule, states, lambda ads: campaigns_of(client, ads))
         consumer = _consumer(task, states)
@@ -247,8 +250,7 @@ async def run(task: dict[str, Any], channel: Channel) -> dict[str, Any]:
             "totals": pipeline.totals(),
             "updates": updates.as_json(),
             "broker_share": pipeline.broker_share.encode(),
-            "commits": writer.commits,
-            "slowest_commit_ms": writer.slowest_ns / 1e6,
+            "write_times": writer.write_times.encode(),
             "cpu_s": cpu.used_s,
         }
 

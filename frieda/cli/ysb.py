@@ -135,6 +135,7 @@ def _show(outcome: YsbOutcome) -> None:
         [
             ("window end to last write", window_latency(outcome)),
             ("of it broker and clients (sampled)", outcome.broker_share),
+            ("of it each write to Redis", outcome.write_times),
         ]
     )
     show_table(COLUMNS, rows, "text")

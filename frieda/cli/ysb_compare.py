@@ -76,9 +76,9 @@ def compare(
     show_table(COLUMNS, rows(runs), "text")
     click.echo()
     show_table(CHANGE_COLUMNS, changes(runs), "text")
-    wrong = [sentence for run in runs for sentence in _failures(run)]
-    for sentence in wrong:
-        click.echo(sentence)
+    for run in runs:
+        for sentence in _sentences(run):
+            click.echo(sentence)
     if output is not None:
         results = Results(
             kind="ysb",
@@ -88,6 +88,7 @@ def compare(
             runs=runs,
         )
         click.echo(f"written: {write_results(output, results)}")
+    wrong = any(run.extra["failures"] for run in runs)
     return ExitCode.FAILURE if wrong else ExitCode.OK
 
 
@@ -161,7 +162,8 @@ def _measure(contender: Contender, flags: dict[str, Any], number: int) -> Run:
     )
 
 
-def _failures(run: Run) -> list[str]:
+def _sentences(run: Run) -> list[str]:
+    """What was wrong in a run, and why its latencies are not valid."""
     failures = run.extra["failures"]
     assert isinstance(failures, list)
     spoiled = [] if run.invalid_because is None else [run.invalid_because]

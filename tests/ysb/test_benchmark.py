@@ -70,15 +70,12 @@ def test_counts_are_exact_over_partitions_and_workers(
     assert {window for _, window in outcome.latencies_ns} == {
         outcome.start_ms + number * 500 for number in range(4)
     }
+    slowest_ms = (outcome.write_times.max_ns or 0) / 1e6 + 1  # three digits are kept of it
     for each in outcome.updates:
         # The original's own time is that of the same write: taken before it, in whole ms, on the same clock.
         written_ns = outcome.latencies_ns[each.campaign, each.window_ms]
         written_ms = written_ns / 1e6 + each.window_ms + 500
-        assert (
-            each.time_updated_ms
-            <= written_ms
-            <= each.time_updated_ms + 1 + outcome.slowest_commit_ms
-        )
+        assert each.time_updated_ms <= written_ms <= each.time_updated_ms + 1 + slowest_ms
     assert outcome.broker_share.count > 0
     assert news
     assert all(each.lag >= 0 for each in news)

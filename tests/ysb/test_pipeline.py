@@ -16,7 +16,7 @@ from frieda.ysb.cadence import Cadence
 from frieda.ysb.campaigns import Campaigns
 from frieda.ysb.layout import PartitionState
 from frieda.ysb.pipeline import Pipeline, Writer
-from frieda.ysb.store import Commit
+from frieda.ysb.sink import Commit
 from frieda.ysb.updates import WindowUpdates
 from frieda.ysb.window import WindowRule, each_count
 
