@@ -54,6 +54,8 @@ def parse(text: str, *, intervals: bool = False) -> list[Reading]:
         try:
             at_s = float(fields.pop(0)) if intervals else None
             value, _, event, _, percent = fields[:5]
+            if not event.strip():
+                raise ValueError("no event")
             readings.append(
                 Reading(
                     event=event.strip(),
