@@ -40,9 +40,8 @@ class LeaderEpochs:
     def note(self, epoch: int, offset: int) -> None:
         """A batch of `epoch` lies at `offset`. Says nothing new unless the epoch is higher than the latest."""
         if epoch > self.latest:
-            self.cut_end(
-                offset
-            )  # an epoch without a batch, or of a part of the log that is no more
+            # What begins there or later had no batch, or belongs to a part of the log that is no more.
+            self.cut_end(offset)
             self._epochs.append(epoch)
             self._starts.append(offset)
 

@@ -91,9 +91,8 @@ class ReadPlan:
             if segment.superseded:
                 return 0
             raise
-        if (
-            sound == 0 or segment.superseded
-        ):  # looked at after the read: what was read may be no batch
+        if sound == 0 or segment.superseded:
+            # (Looked at after the read: what was read while the file was cut may be no batch.)
             return 0
         segment.hint(next_offset, self._position + sound)
         self.next_offset = next_offset

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import itertools
+import json
 import threading
+import zlib
 
 import pytest
 
@@ -242,6 +244,57 @@ def test_a_crash_while_recovery_carries_out_a_cut_is_made_good_by_the_next(
     for again in moments(unfinished, lambda: open_log(unfinished, **SMALL)):
         for disk in (again, again.after_power_loss(), again.after_power_loss(7)):
             assert state_of(open_log(disk, **SMALL), read_all) == after
+
+
+@pytest.mark.parametrize("target", [5, 6, 13, ("anew", 6), ("anew", 40)])
+def test_what_is_appended_after_recovery_has_carried_out_a_cut_stays(
+    filesystem, open_log, read_all, moments, leaders_batch, target
+):
+    log = open_log(filesystem, **SMALL)
+    grow(log)
+    sync(log)
+    anew = isinstance(target, tuple)
+    cut = log.begin_cut(log.place_anew(target[1]) if anew else log.find_cut(target))
+    for left in moments(filesystem, cut.run):
+        first = open_log(left, **SMALL)
+        end = first.log_end_offset
+        entries, sequence = first.epochs.entries(), first.producers.expected_sequence(5)
+        first.append_replicated(leaders_batch([b"new"] * 9, end, 9), 9)
+        everything = read_all(first)
+        second = open_log(left.after_kill(), **SMALL)
+        assert read_all(second) == everything
+        assert second.log_end_offset == end + 9
+        assert second.epochs.entries() == [*entries, (9, end)]
+        assert second.producers.expected_sequence(5) == sequence
+
+
+def test_what_was_remembered_of_producers_beyond_a_cut_does_not_come_back(
+    filesystem, open_log, leaders_batch
+):
+    log = open_log(filesystem, **SMALL)
+    grow(log)
+    made_at = [int(p[-29:-9]) for p in filesystem.paths() if p.endswith(".snapshot")]
+    assert min(made_at) > 7
+    log.truncate_to(7)
+    log.append_replicated(leaders_batch([b"x"] * 30, 7, 9), 9)
+    assert log.producers.expected_sequence(5) == 7
+    for clean in (False, True):
+        log.close()
+        log = open_log(filesystem, clean=clean, **SMALL)
+        assert log.producers.expected_sequence(5) == 7
+    assert open_log(filesystem.after_kill(), **SMALL).producers.expected_sequence(5) == 7
+
+
+def test_a_checkpoint_of_before_there_were_cuts_is_read(filesystem, open_log):
+    log = open_log(filesystem, **SMALL)
+    grow(log)
+    log.close()
+    path = "/data/t-0/log-checkpoint"
+    line = json.loads(bytes(filesystem.peek(path)).partition(b"\n")[0])
+    del line["cut_base"], line["cut_position"]
+    old = json.dumps(line).encode()
+    filesystem.peek(path)[:] = b"%s\n%08x\n" % (old, zlib.crc32(old))
+    assert open_log(filesystem, clean=True, **SMALL).scanned_segments == 0
 
 
 def test_an_unclean_stop_after_a_cut_does_not_bring_back_epochs_that_were_cut(

@@ -141,7 +141,9 @@ async def test_a_batch_that_was_cut_off_while_it_waited_is_never_called_durable(
     await asyncio.to_thread(cut.run)
     assert cut.finish() == 1
     log.append_replicated(leaders_batch(b"another", 1, 1), 1)
-    for error in await asyncio.gather(kept, lost):
+    async with asyncio.timeout(60):
+        errors = await asyncio.gather(kept, lost)
+    for error in errors:
         assert isinstance(error, BrokerError)
         assert error.code == ErrorCode.NOT_LEADER_OR_FOLLOWER
     assert flusher.waiting == 0
