@@ -200,8 +200,8 @@ class SimulatedReader:
                 self._changes = changes
             elif answer.error is None and answer.batches:
                 if changes == self._changes:
-                    self._history.polled(self.name, self._partition, offset, answer.batches)
-                    self.position = answer.batches[-1].end_offset
+                    partition, batches = self._partition, answer.batches
+                    self.position = self._history.polled(self.name, partition, offset, batches)
                 else:
                     # What it has read was lost, excused: go back to what is still so.
                     committed = len(self._history.partitions[self._partition].committed)

@@ -77,6 +77,14 @@ def _kill_some(cluster: Cluster, fault: Fault) -> Undo:
     return broker.start
 
 
+def _restart_some(cluster: Cluster, fault: Fault) -> Undo:
+    """Down and up again before anybody has noticed."""
+    broker = cluster.brokers[_some(cluster, fault)]
+    broker.kill()
+    cluster.world.after(int(fault.choice * 10 % 1 * 200 * MS), broker.start)
+    return None
+
+
 def _power_leader(cluster: Cluster, fault: Fault) -> Undo:
     broker = cluster.brokers[_leader(cluster, fault)]
     broker.lose_power()
@@ -195,6 +203,12 @@ def _slow_follower(cluster: Cluster, fault: Fault) -> Undo:
     return lambda: cluster.network.slow_down(victim, 1)
 
 
+def _slow_store(cluster: Cluster, fault: Fault) -> Undo:
+    """What is asked of it comes late."""
+    cluster.network.slow_down(STORE, 100 + 500 * fault.choice)
+    return lambda: cluster.network.slow_down(STORE, 1)
+
+
 def _jump_clock(cluster: Cluster, fault: Fault) -> Undo:
     cluster.brokers[_some(cluster, fault)].clock.jump(fault.lasts_ns)
     return None
@@ -236,6 +250,7 @@ def _nothing() -> None:
 FAULTS: Final[dict[str, Callable[[Cluster, Fault], Undo]]] = {
     "kill the leader": _kill_leader,
     "kill a broker": _kill_some,
+    "restart a broker": _restart_some,
     "power lost at the leader": _power_leader,
     "power lost at a broker": _power_some,
     "power blinks at a broker": _power_blink,
@@ -248,6 +263,7 @@ FAULTS: Final[dict[str, Callable[[Cluster, Fault], Undo]]] = {
     "stop the store": _stop_store,
     "expire the leader's session": _expire_session,
     "storm": _storm,
+    "slow store": _slow_store,
     "slow broker": _slow_follower,
     "jump of a clock": _jump_clock,
     "disk full": _fill_disk,

@@ -231,8 +231,11 @@ class History:
 
     def polled(
         self, reader: str, partition: int, offset: int, batches: tuple[StoredBatch, ...]
-    ) -> None:
-        """A reader got the records from `offset` on, still in the order of offsets."""
+    ) -> int:
+        """A reader got the records from `offset` on, still in the order of offsets. Returns how far it came.
+
+        What was lost, excused, a leader of before may show still; the reader stops there.
+        """
         history = self.partitions[partition]
         committed = history.committed
         for batch in batches:
@@ -242,6 +245,8 @@ class History:
                     f"{reader} asked for {offset} of partition {partition} and got {batch.base_offset}",
                 )
             for value in batch.values[offset - batch.base_offset :]:
+                if value in history.excused:
+                    return offset
                 if offset < len(committed) and committed[offset] != value:
                     raise AnomalyError(
                         "inconsistent-offsets",
@@ -253,6 +258,7 @@ class History:
                         "dirty-read", f"{reader} reads {value} at {offset} of partition {partition}"
                     )
                 offset += 1
+        return offset
 
     def out_of_range(self, reader: str, partition: int, offset: int, changes: int) -> None:
         """A reader was told that an offset it had come to does not exist; `changes`: as of its last poll."""
