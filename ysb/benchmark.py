@@ -14,7 +14,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,9 +25,10 @@ from frieda.bench.load import shares
 from frieda.errors import FriedaError, MissingDependencyError
 from frieda.ysb.cadence import PROGRESS_MS, Cadence, phase_of
 from frieda.ysb.campaigns import Campaigns
-from frieda.ysb.check import CheckReport, compare_counts, expected_counts
-from frieda.ysb.lag import LagSample, LagTrend, trend
-from frieda.ysb.reader import WindowUpdate, collect, dropped_views
+from frieda.ysb.check import compare_counts, expected_counts
+from frieda.ysb.lag import LagSample, trend
+from frieda.ysb.outcome import YsbOutcome, YsbProgress
+from frieda.ysb.reader import collect, dropped_views
 from frieda.ysb.settings import YsbSettings
 from frieda.ysb.store import open_redis, partition_states, redis_errors, write_campaigns
 from frieda.ysb.timing import sleep_until
@@ -40,50 +41,6 @@ NS_PER_MS: Final = 1_000_000
 HEAD_START_MS: Final = 300
 """The start lies at least so far ahead that every process has heard of it."""
 DRAIN_LOOK_S: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class YsbProgress:
-    """How it goes: rates in events a second since the last, `lag` in events, and the newest window's latency."""
-
-    elapsed_s: float
-    sent_per_s: float
-    taken_per_s: float
-    lag: int
-    behind_ms: float | None
-    """How long ago the newest view that was taken was due; None before the first."""
-    window_latency_ms: float | None
-    """Of the windows written since the last: from the window's end to the write."""
-    kills: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class YsbOutcome:
-    """What one run gave."""
-
-    settings: YsbSettings
-    start_ms: int
-    elapsed_s: float
-    """From the begin of the measured part to the last acknowledgement; `cpu_s` is of the same time."""
-    generated: Mapping[str, Any]
-    """sent, acked, errors, held_s, last_error, ticks, late_ticks, mean_late_us, max_late_us."""
-    counted: Mapping[str, int]
-    """events, views, late, dropped, malformed, unjoined: as committed."""
-    latencies_ns: Mapping[tuple[str, int], int]
-    """By campaign and whole window, from its end to its last write; below 0 where its last view was written before."""
-    broker_share: LatencyHistogram
-    """From an event's send to its being taken by the pipeline, sampled."""
-    write_times: LatencyHistogram
-    """Of each write to Redis."""
-    samples: tuple[LagSample, ...]
-    lag: LagTrend
-    updates: tuple[WindowUpdate, ...]
-    check: CheckReport
-    left_behind: int
-    """Events that were acknowledged and not committed when the drain timeout was over."""
-    kills: int
-    cpu_s: Mapping[str, float]
-    client_settings: Mapping[str, object]
 
 
 def run_ysb(

@@ -9,7 +9,7 @@ from typing import Final
 from frieda.bench.histogram import LatencyHistogram, Window, hlog
 from frieda.bench.report import latencies_us
 from frieda.bench.results import Run
-from frieda.ysb.benchmark import YsbOutcome, YsbProgress
+from frieda.ysb.outcome import YsbOutcome, YsbProgress
 
 LATE_SHARE: Final = 0.01
 """So many ticks may leave later than 100 ms by the generator's own fault."""

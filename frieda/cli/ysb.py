@@ -16,7 +16,7 @@ from frieda.cli.ysb_options import broker_options, load_options, settings_of
 
 if TYPE_CHECKING:
     from frieda.bench.results import Run
-    from frieda.ysb.benchmark import YsbOutcome
+    from frieda.ysb.outcome import YsbOutcome
 
 
 @click.group()

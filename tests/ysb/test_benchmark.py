@@ -11,9 +11,10 @@ import pytest
 from frieda.bench.results import Results, read_results, write_results
 from frieda.errors import ConfigError, FriedaError, TransportError
 from frieda.testing.brokers import BrokerProcess
-from frieda.ysb.benchmark import YsbOutcome, YsbProgress, run_ysb
+from frieda.ysb.benchmark import run_ysb
 from frieda.ysb.comparison import changes, rows
 from frieda.ysb.events import Skew
+from frieda.ysb.outcome import YsbOutcome, YsbProgress
 from frieda.ysb.result import as_run, failures, progress_line, summary_lines, window_latency
 from frieda.ysb.settings import YsbSettings
 
