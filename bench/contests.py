@@ -101,6 +101,11 @@ class Contest:
         """ "cache" or "disk"; "not stated" for a system that was there already and said nothing."""
         return str(self.conditions.get("durability") or "not stated")
 
+    @property
+    def brokers(self) -> str:
+        """1 broker; 4 brokers, replication 4."""
+        return _brokers(self.conditions)
+
     def described(self, places: Sequence[Place] | None = None) -> str:
         """The conditions as a sentence for a figure's subtitle, the rates those at `places` (None: all)."""
         told = self.conditions
@@ -108,7 +113,7 @@ class Contest:
         parts = [f"durability {durability} ({DURABILITY_MEANING.get(durability, 'not compared')})"]
         if told.get("acks") is not None:
             parts.append(f"acks={told['acks']}")
-        parts.append(_brokers(told))
+        parts.append(self.brokers)
         parts.append(self._load(self.places if places is None else places))
         for name in ("keys", "key_distribution", "consumers", *_APART_WITHIN_A_SERIES):
             if told.get(name) is not None:

@@ -46,9 +46,10 @@ figure img { display: block; width: 100%; max-width: 62rem; background: #ffffff;
   border-radius: .5rem; }
 .curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(26rem, 1fr)); gap: 0 1.2rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .32rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-th { background: var(--shade); font-weight: 600; }
+table { border-collapse: collapse; font-size: .82rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .5rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { background: var(--shade); font-weight: 600; white-space: normal; vertical-align: bottom; }
+td small { display: block; color: var(--quiet); font-size: .76rem; }
 .name { text-align: left; }
 tbody tr:hover { background: var(--shade); }
 pre { background: var(--shade); border: 1px solid var(--line); border-radius: .4rem; padding: .7rem .9rem;
@@ -183,7 +184,7 @@ def _durability_title(durability: str) -> str:
 
 def _title(contest: Contest) -> str:
     what = WHAT.get(contest.mode, contest.mode)
-    return what[0].upper() + what[1:]
+    return f"{what[0].upper()}{what[1:]}: {contest.brokers}"
 
 
 def _tables(contest: Contest) -> list[Table]:
@@ -202,7 +203,7 @@ def _table(table: Table) -> str:
         return "".join(
             f'<{tag} class="name">{escape(cell)}</{tag}>'
             if number < table.names
-            else f"<{tag}>{escape(cell)}</{tag}>"
+            else f"<{tag}>{_spread_below(cell)}</{tag}>"
             for number, cell in enumerate(cells)
         )
 
@@ -211,6 +212,16 @@ def _table(table: Table) -> str:
     return (
         f'<div class="wide"><table><thead><tr>{row("th", table.headings)}</tr></thead>\n'
         f"<tbody>\n{body}\n</tbody></table></div>{notes}"
+    )
+
+
+def _spread_below(cell: str) -> str:
+    """The least and the greatest in a line of their own, which keeps the table narrow."""
+    median, has_spread, spread = cell.partition(" (")
+    return (
+        f"{escape(median)}<small>{escape(spread.removesuffix(')'))}</small>"
+        if has_spread
+        else escape(cell)
     )
 
 

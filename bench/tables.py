@@ -84,7 +84,10 @@ def change_table(contest: Contest) -> Table | None:
         ],
         rows=rows,
         names=3,
-        notes=["* of all rounds together"] if starred else [],
+        notes=[
+            "Change in percent, of each round; below 0 is less",
+            *(["* of all rounds together"] if starred else []),
+        ],
     )
 
 
@@ -150,17 +153,16 @@ def _latency_cell(runs: Sequence[Run], percentile: str) -> str:
 def _change_cell(mine: Sequence[Run], theirs: Sequence[Run], metric: str) -> str:
     found = percent_change(mine, theirs, metric)
     if found is not None:
-        return _spread_text(found, lambda percent: f"{percent:+,.0f}%")
+        return _spread_text(found, lambda percent: f"{percent:+,.1f}%")
     if metric == THROUGHPUT:
         return NOTHING
     own, other = (latencies_us(merged_latency(runs)).get(metric) for runs in (mine, theirs))
-    return NOTHING if own is None or not other else f"{(own / other - 1) * 100:+,.0f}%*"
+    return NOTHING if own is None or not other else f"{(own / other - 1) * 100:+,.1f}%*"
 
 
 def _spread_text(found: Spread, text: Callable[[float], str]) -> str:
-    if found.rounds == 1:
-        return text(found.median)
-    return f"{text(found.median)} ({text(found.least)} to {text(found.greatest)})"
+    median, least, greatest = text(found.median), text(found.least), text(found.greatest)
+    return median if least == greatest else f"{median} ({least} to {greatest})"
 
 
 def _processor_time(whose: str) -> Callable[[Run], float | None]:

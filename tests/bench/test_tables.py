@@ -93,7 +93,7 @@ def test_a_change_is_that_of_each_round_in_percent_against_each_peer(
         ["8 producers, 100 B", "Frieda tcp", "Redis Streams"],
     ]
     changes = sorted((p50(a) / p50(b) - 1) * 100 for a, b in zip(ours, kafka, strict=True))
-    least, middle, most = (f"{percent:+,.0f}%" for percent in changes)
+    least, middle, most = (f"{percent:+,.1f}%" for percent in changes)
     assert table.rows[0][3] == f"{middle} ({least} to {most})"
 
 
@@ -111,7 +111,7 @@ def test_throughput_changes_by_records_a_second(
     table = change_table(contest_of(make_results(*runs)))
     assert table is not None
     assert list(table.headings) == ["load", "system", "against", "records/s"]
-    assert table.rows[0][3] == "+900%"
+    assert table.rows[0][3] == "+900.0%"
 
 
 def test_the_share_of_the_broker_is_a_table_of_its_own(
