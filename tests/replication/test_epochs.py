@@ -100,7 +100,11 @@ def test_a_follower_with_very_many_epochs_is_asked_for_older_ones() -> None:
 
 def test_an_answer_names_no_more_epochs_than_its_bound() -> None:
     ends, more = epoch_ends(EpochLog(*range(MAX_EPOCHS + 5)), LATEST_EPOCH)
-    assert (len(ends), more, ends[-1]) == (MAX_EPOCHS, True, EpochEnd(MAX_EPOCHS + 4, MAX_EPOCHS + 5))
+    assert (len(ends), more, ends[-1]) == (
+        MAX_EPOCHS,
+        True,
+        EpochEnd(MAX_EPOCHS + 4, MAX_EPOCHS + 5),
+    )
 
 
 def common_length(one: list[int], other: list[int]) -> int:

@@ -65,7 +65,8 @@ class _InFlight:
 class SimulatedProducer:
     """An idempotent producer to one partition, with several batches in flight.
 
-    gave_up: batches that it will not send again, since they may be stored under the epoch it had to leave.
+    new_epochs: how often it had to leave its epoch. What was in flight then it does not send again, since that may be
+    stored under the epoch it left.
     """
 
     def __init__(
@@ -85,8 +86,7 @@ class SimulatedProducer:
         self._in_flight: dict[int, _InFlight] = {}
         self._leader = directory.leader(partition)
         self.stopped = False
-        self.gave_up = 0
-        self.acknowledged = 0
+        self.new_epochs = 0
 
     @property
     def idle(self) -> bool:
@@ -145,7 +145,6 @@ class SimulatedProducer:
             return
         if answer.error is None:
             del self._in_flight[answer.number]
-            self.acknowledged += 1
         elif answer.gap or answer.error in _GIVE_UP:
             self._take_new_epoch()
         else:
@@ -158,7 +157,7 @@ class SimulatedProducer:
     def _take_new_epoch(self) -> None:
         """Sequences that were acknowledged are missing at the leader: nothing that follows them can be stored."""
         self._world.note(self.name, "takes epoch", self._epoch + 1)
-        self.gave_up += len(self._in_flight)
+        self.new_epochs += 1
         self._in_flight.clear()
         self._epoch += 1
         self._next_sequence = 0

@@ -236,4 +236,6 @@ def simulate(plan: Plan, rules: Rules = REAL) -> Outcome:
     except AnomalyError as error:
         anomaly = error
     steps = tuple(cluster.world.last_steps(60)) if anomaly is not None else ()
-    return Outcome(plan, anomaly, steps, cluster.world.events, cluster.history.counts)
+    new_epochs = sum(producer.new_epochs for producer in cluster.producers.values())
+    counts = cluster.history.counts | {"new producer epochs": new_epochs}
+    return Outcome(plan, anomaly, steps, cluster.world.events, counts)

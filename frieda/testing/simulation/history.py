@@ -245,7 +245,8 @@ class History:
                     f"{reader} asked for {offset} of partition {partition} and got {batch.base_offset}",
                 )
             for value in batch.values[offset - batch.base_offset :]:
-                if value in history.excused:
+                is_committed = offset < len(committed) and committed[offset] == value
+                if not is_committed and value in history.excused:
                     return offset
                 if offset < len(committed) and committed[offset] != value:
                     raise AnomalyError(
