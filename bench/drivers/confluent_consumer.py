@@ -7,9 +7,11 @@ waits in the library's `poll`, so that a record is there as soon as the library 
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
@@ -148,14 +150,20 @@ def _assign(consumer: Consumer, options: ConsumerOptions) -> None:
     for partition in wanted:
         if partition not in known:
             raise ConfigError(f"topic {options.topic!r} has no partition {partition}")
+    deadline_s = time.monotonic() + REQUEST_TIMEOUT_S
+    places = []
+    for partition in wanted:
+        place = TopicPartition(options.topic, partition)
+        low, high = library.retried(partial(_ends, consumer, place), deadline_s)
+        place.offset = _first_offset(options.start, partition, low, high)
+        places.append(place)
+    consumer.assign(places)
+
+
+def _ends(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """The first offset and the one after the last; blocks. Raises FriedaError."""
     try:
-        places = []
-        for partition in wanted:
-            place = TopicPartition(options.topic, partition)
-            ends = consumer.get_watermark_offsets(place, REQUEST_TIMEOUT_S)
-            place.offset = _first_offset(options.start, partition, *ends)
-            places.append(place)
-        consumer.assign(places)
+        return consumer.get_watermark_offsets(place, REQUEST_TIMEOUT_S)
     except KafkaException as error:
         raise library.error_of(error.args[0]) from None
 

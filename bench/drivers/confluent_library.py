@@ -101,9 +101,17 @@ def make_topic(address: str, topic: str, partitions: int, replication_factor: in
             raise error_of(error.args[0]) from None
     except TimeoutError:
         raise ConnectError(f"Kafka at {address} did not make topic {topic!r} in time") from None
+    retried(lambda: _require_leaders(admin, topic), deadline_s)
+
+
+def retried(attempt: Callable[[], T], deadline_s: float) -> T:
+    """What `attempt` returns; again and again while it raises what may pass. Blocks. Raises FriedaError.
+
+    `deadline_s`: on the monotonic clock.
+    """
     while True:
         try:
-            return _require_leaders(admin, topic)
+            return attempt()
         except FriedaError as error:
             if not error.retriable or time.monotonic() > deadline_s:
                 raise

@@ -14,12 +14,26 @@ REQUEST_TIMEOUT_S: Final = 30.0
 TOPIC_SETTINGS: Final = {"max.message.bytes": str(MAX_RECORD_BYTES)}
 
 
+class KafkaError(FriedaError):
+    """A Kafka broker answered with an error that our table does not have."""
+
+    def __init__(self, number: int, detail: str) -> None:
+        self.number = number
+        self.retriable = number in _RETRIABLE
+        super().__init__(f"Kafka's error {number}: {detail}")
+
+
+_RETRIABLE: Final = frozenset({8, 9, 14, 15, 16, 19, 20, 41, 75, 78})
+"""Of the numbers that our table does not have, those after which Kafka's own clients try again: a broker, replica,
+coordinator, controller or leader epoch that is not there yet (source: the error table of the Kafka protocol guide)."""
+
+
 def broker_error(number: int, detail: str) -> FriedaError:
     """The error of a number that a broker answered; the numbers of our table are Kafka's own."""
     try:
         return BrokerError(ErrorCode(number), detail)
     except ValueError:
-        return FriedaError(f"Kafka's error {number}: {detail}")
+        return KafkaError(number, detail)
 
 
 def kafka_offset(position: Position) -> int:

@@ -29,7 +29,7 @@ from frieda.errors import ConfigError, FriedaError
 
 MAX_BROKERS: Final = 4
 LEAST_JAVA: Final = 17
-START_TIMEOUT_S: Final = 120.0
+START_TIMEOUT_S: Final = 180.0
 FORMAT_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
 PROPERTIES_FILE: Final = "server.properties"
