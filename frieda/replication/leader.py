@@ -63,8 +63,7 @@ class LeaderState(IntEnum):
 class Leader:
     """A leadership. Every method that returns effects wants them carried out, in order.
 
-    deadline_ns: when to call `tick`; never later than anything that is due, and NEVER while nothing is, so that
-    a partition without traffic costs nothing.
+    After data (a produce, a member's progress) only what data can change is looked at; the rest goes through `_done`.
     """
 
     __slots__ = (
@@ -78,7 +77,6 @@ class Leader:
         "_safe",
         "_settings",
         "_told_sealed",
-        "deadline_ns",
         "epoch_start_offset",
         "leader_epoch",
         "state",
@@ -108,7 +106,6 @@ class Leader:
         self.state = LeaderState.LEADING
         self._told_sealed = False
         self._propose_from_ns = now_ns
-        self.deadline_ns = NEVER
         self.streams = {
             replica: Stream(self._led, replica, now_ns)
             for replica in state.replicas
@@ -123,6 +120,11 @@ class Leader:
     def knows_the_end(self, now_ns: int) -> bool:
         """May a reader beyond the high watermark be told that there is no such offset? See rule 7."""
         return self._led.high_watermark >= self.epoch_start_offset and self._lease.holds(now_ns)
+
+    @property
+    def deadline_ns(self) -> int:
+        """When to call `tick`: perhaps early, never late, and NEVER for a partition where nothing is due."""
+        return self._led.deadline_ns
 
     @property
     def isr(self) -> tuple[int, ...]:
@@ -165,7 +167,7 @@ class Leader:
     def stop(self) -> list[Effect]:
         """This broker leads no more, or must suppose so. What waits is told to look for the leader."""
         self.state = LeaderState.STOPPED
-        self.deadline_ns = NEVER
+        self._led.deadline_ns = NEVER
         code = ErrorCode.NOT_LEADER_OR_FOLLOWER
         waiting = self._safe.clear() + self._committed.clear()
         self._led.out += [Acknowledge(token, code) for token in waiting]
@@ -200,12 +202,12 @@ class Leader:
         for stream in self.streams.values():
             stream.push(base_offset, end_offset, batches, size_bytes, now_ns)
         self._await(end_offset, acks, token, now_ns)
-        return self._done(now_ns)
+        return self._after_data(now_ns)
 
     def repeated(self, end_offset: int, acks: int, token: object, now_ns: int) -> list[Effect]:
         """A retry of a batch that is stored already, up to `end_offset`."""
         self._await(end_offset, acks, token, now_ns)
-        return self._done(now_ns)
+        return self._after_data(now_ns)
 
     def _await(self, end_offset: int, acks: int, token: object, now_ns: int) -> None:
         if acks == ACKS_NONE:
@@ -214,10 +216,12 @@ class Leader:
         deadline_ns = now_ns + self._settings.request_timeout_ms * _NS_PER_MS
         pending = self._safe if acks == ACKS_LEADER else self._committed
         pending.add(end_offset, deadline_ns, token)
+        if deadline_ns < self._led.deadline_ns:
+            self._led.deadline_ns = deadline_ns
 
     def safe_moved(self, now_ns: int) -> list[Effect]:
         """flush=batch: a sync is done, and the own log is safe further than it was."""
-        return self._done(now_ns)
+        return self._after_data(now_ns)
 
     def lease_renewed(self, now_ns: int) -> list[Effect]:
         """The lease had run out, and holds again."""
@@ -238,6 +242,8 @@ class Leader:
         match message:
             case Progress():
                 stream.on_progress(message, now_ns)
+                if sender in self._in_sync.agreed:
+                    return self._after_data(now_ns)
             case Answer():
                 stream.on_answer(message, now_ns)
             case Lost():
@@ -331,6 +337,14 @@ class Leader:
 
     # --- what follows from any of them --------------------------------------------------------------------
 
+    def _after_data(self, now_ns: int) -> list[Effect]:
+        if self.state is LeaderState.LEADING:
+            if self._lease_holds(now_ns):
+                self._advance(now_ns)
+                self._acknowledge()
+            return self._take()
+        return self._done(now_ns)
+
     def _done(self, now_ns: int) -> list[Effect]:
         if self.state is not LeaderState.STOPPED:
             if self._lease_holds(now_ns):
@@ -366,9 +380,11 @@ class Leader:
 
     def _acknowledge(self) -> None:
         out = self._led.out
-        for token in self._safe.reached(self._led.log.safe_offset):
-            out.append(Acknowledge(token, None))
-        if not self._committed:
+        if self._safe:
+            for token in self._safe.reached(self._led.log.safe_offset):
+                out.append(Acknowledge(token, None))
+        first = self._committed.first_end_offset
+        if first is None or first > self._led.high_watermark:
             return
         enough = len(self._in_sync.agreed) >= self._settings.min_insync_replicas
         error = None if enough else ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND
@@ -377,7 +393,7 @@ class Leader:
 
     def _consider_isr(self, now_ns: int) -> None:
         agreed = self._in_sync.agreed
-        limit_ns = self._settings.replica_lag_ms * _NS_PER_MS
+        limit_ns = self._led.lag_limit_ns
         joining, leaving = [], []
         for follower, stream in self.streams.items():
             if follower in agreed:
@@ -412,14 +428,14 @@ class Leader:
         for pending in (self._safe, self._committed):
             if pending.deadline_ns is not None:
                 deadline_ns = min(deadline_ns, pending.deadline_ns)
-        limit_ns = self._settings.replica_lag_ms * _NS_PER_MS
+        limit_ns = self._led.lag_limit_ns
         watched = self._in_sync.agreed if self._in_sync.proposed is None else ()
         for follower, stream in self.streams.items():
             deadline_ns = min(deadline_ns, stream.deadline_ns)
             if follower in watched and not stream.holds_everything:
                 leaves_ns = max(stream.caught_up_ns + limit_ns + 1, self._propose_from_ns)
                 deadline_ns = min(deadline_ns, leaves_ns)
-        self.deadline_ns = deadline_ns
+        self._led.deadline_ns = deadline_ns
 
     def _take(self) -> list[Effect]:
         out = self._led.out

@@ -53,14 +53,28 @@ class StreamState(IntEnum):
 
 
 class Led:
-    """What the streams of one led partition share with its leader."""
+    """What the streams of one led partition share with its leader. `deadline_ns`: never later than what is due."""
 
-    __slots__ = ("high_watermark", "leader_epoch", "log", "out", "settings")
+    __slots__ = (
+        "answer_timeout_ns",
+        "deadline_ns",
+        "heartbeat_ns",
+        "high_watermark",
+        "lag_limit_ns",
+        "leader_epoch",
+        "log",
+        "out",
+        "settings",
+    )
 
     def __init__(self, leader_epoch: int, log: ReplicaLog, settings: ReplicationSettings) -> None:
         self.leader_epoch = leader_epoch
         self.log = log
         self.settings = settings
+        self.answer_timeout_ns = settings.answer_timeout_ms * _NS_PER_MS
+        self.heartbeat_ns = settings.heartbeat_ms * _NS_PER_MS
+        self.lag_limit_ns = settings.replica_lag_ms * _NS_PER_MS
+        self.deadline_ns = NEVER
         self.high_watermark = min(log.high_watermark, log.log_end_offset)
         self.out: list[Effect] = []
 
@@ -69,7 +83,7 @@ class Stream:
     """The replication to one follower. Its leader calls it; effects go to `Led.out`.
 
     match_offset: what the follower holds safely; -1 while not known.  next_offset: the next to be sent.
-    deadline_ns: when `tick` has something to do; it may be early, never late.
+    deadline_ns: when `tick` has something to do.
     """
 
     __slots__ = (
@@ -150,7 +164,8 @@ class Stream:
     def _ask(self, up_to_epoch: int, now_ns: int) -> None:
         self.number += 1
         self._send(Question(self._led.leader_epoch, self.number, up_to_epoch))
-        self._answer_by_ns = now_ns + self._led.settings.answer_timeout_ms * _NS_PER_MS
+        self._answer_by_ns = due_ns = now_ns + self._led.answer_timeout_ns
+        self._led.deadline_ns = min(self._led.deadline_ns, due_ns)
 
     def _note_caught_up_till(self, now_ns: int) -> None:
         if self.state is StreamState.STREAMING and self.holds_everything:
@@ -171,7 +186,7 @@ class Stream:
         self.state = StreamState.BEGINNING
         self._begin_offset = offset
         self._told_high_watermark = led.high_watermark
-        self._answer_by_ns = now_ns + led.settings.answer_timeout_ms * _NS_PER_MS
+        self._answer_by_ns = now_ns + led.answer_timeout_ns
         begin = Begin(
             led.leader_epoch,
             self.number,
@@ -232,6 +247,7 @@ class Stream:
         if self.match_offset >= base_offset:  # till now it held everything
             self.caught_up_ns = now_ns
             self._mark_end, self._mark_ns = end_offset, now_ns
+            self._led.deadline_ns = min(self._led.deadline_ns, now_ns + self._led.lag_limit_ns + 1)
         if self.next_offset == base_offset and not self._reading and self._has_room(size_bytes):
             self._append(base_offset, end_offset, batches, size_bytes, now_ns)
         else:
@@ -271,9 +287,7 @@ class Stream:
             self._append(base_offset, end_offset, batches, size_bytes, now_ns)
             self.feed(now_ns)
         else:
-            self._answer_by_ns = min(
-                self._answer_by_ns, now_ns + self._led.settings.answer_timeout_ms * _NS_PER_MS
-            )
+            self._answer_by_ns = min(self._answer_by_ns, now_ns + self._led.answer_timeout_ns)
 
     def _has_room(self, size_bytes: int) -> bool:
         settings = self._led.settings
@@ -306,21 +320,24 @@ class Stream:
         self._beat_at_ns = NEVER
         self.next_offset = end_offset
         if not self._in_flight:
-            self._answer_by_ns = now_ns + led.settings.answer_timeout_ms * _NS_PER_MS
+            self._answer_by_ns = due_ns = now_ns + led.answer_timeout_ns
+            if due_ns < led.deadline_ns:
+                led.deadline_ns = due_ns
         self._in_flight.append((end_offset, size_bytes))
         self._in_flight_bytes += size_bytes
 
     def _expect_answer(self, now_ns: int) -> None:
         waits = self._in_flight or self.match_offset < self.next_offset
-        timeout_ns = self._led.settings.answer_timeout_ms * _NS_PER_MS
-        self._answer_by_ns = now_ns + timeout_ns if waits else NEVER
+        self._answer_by_ns = now_ns + self._led.answer_timeout_ns if waits else NEVER
 
     # --- time -------------------------------------------------------------------------------------------
 
     def news(self, now_ns: int) -> None:
         """The high watermark moved: tell it soon, if no append does before."""
-        if self.state is StreamState.STREAMING and self._beat_at_ns == NEVER:
-            self._beat_at_ns = now_ns + self._led.settings.heartbeat_ms * _NS_PER_MS
+        if self._beat_at_ns == NEVER and self.state is StreamState.STREAMING:
+            self._beat_at_ns = due_ns = now_ns + self._led.heartbeat_ns
+            if due_ns < self._led.deadline_ns:
+                self._led.deadline_ns = due_ns
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""
