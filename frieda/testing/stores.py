@@ -57,6 +57,11 @@ class StoreGroup:
             await until(store, lambda state: set(numbers) <= set(state.brokers))
         return stores
 
+    async def settle(self) -> None:
+        """Let every store know what any of them has done."""
+        for store in self.stores:
+            await store.catch_up(GUARD_S)
+
     async def leave(self, store: ZooKeeperStore) -> None:
         """End without handing over: to the others it looks like a death, only sooner."""
         self.stores.remove(store)
@@ -82,14 +87,21 @@ def registration(
 
 
 async def until(store: ZooKeeperStore, holds: Callable[[ClusterState], bool]) -> ClusterState:
-    """Wait for a state of which `holds` is true. Raises TimeoutError when none comes."""
+    """Wait for a state of which `holds` is true; a KeyError is "not yet". Raises TimeoutError when none comes."""
     changed = asyncio.Event()
     store.on_change(lambda _change: changed.set())
     async with asyncio.timeout(GUARD_S):
-        while not holds(store.state):
+        while not _is_true(holds, store.state):
             changed.clear()
             await changed.wait()
     return store.state
+
+
+def _is_true(holds: Callable[[ClusterState], bool], state: ClusterState) -> bool:
+    try:
+        return holds(state)
+    except KeyError:
+        return False
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

@@ -206,6 +206,7 @@ async def test_a_broker_that_is_back_before_anyone_noticed_is_elected_anew(
 async def test_without_a_replica_in_sync_nobody_leads_until_one_is_back(group: StoreGroup) -> None:
     one, two = await group.join_all(1, 2)
     topic = await one.create_topic("orders", assignment=[[2, 1]])
+    await group.settle()
     await two.change_isr(ORDERS_0, topic.partitions[0], [2])
     await group.leave(two)
     state = await until(one, lambda state: _partition(state, 0).leader == NO_LEADER)
@@ -218,6 +219,7 @@ async def test_with_unclean_election_another_replica_leads_alone(group: StoreGro
     one, two = await group.join_all(1, 2)
     settings = {"unclean.leader.election.enable": "true"}
     topic = await one.create_topic("orders", assignment=[[2, 1]], configs=settings)
+    await group.settle()
     await two.change_isr(ORDERS_0, topic.partitions[0], [2])
     await group.leave(two)
     state = await until(one, lambda state: _partition(state, 0).leader == 1)
@@ -242,16 +244,16 @@ async def test_when_every_replica_lost_its_tail_the_longest_log_leads_once_all_a
     one, two, three = await group.join_all(1, 2, 3)
     topic = await one.create_topic("orders", assignment=[[2, 3]])
     await group.leave(two)
+    await until(one, lambda state: _partition(state, 0).leader == 3)
     await group.leave(three)
-    await until(one, lambda state: _partition(state, 0).leader == NO_LEADER)
-    # 3 was elected when 2 died: it is the last of the ISR, and has to be waited for.
-    isr = _partition(one.state, 0).isr
+    # 3 was the last of the ISR, and has to be waited for.
+    state = await until(one, lambda state: _partition(state, 0).leader == NO_LEADER)
+    assert _partition(state, 0).isr == (3,)
     at = topic.topic_id, 0
     await group.join(2, "b", certain=False, tails={at: (0, 50)})
     assert _partition(one.state, 0).leader == NO_LEADER
     back = await group.join(3, "b", certain=False, tails={at: (1, 40)})
     state = await until(back, lambda state: _partition(state, 0).leader != NO_LEADER)
-    assert isr == (3,)
     assert (_partition(state, 0).leader, _partition(state, 0).isr) == (3, (3,))
     await until(back, lambda state: all(each.tail_certain for each in state.brokers.values()))
 
@@ -466,7 +468,7 @@ async def test_after_its_session_was_lost_a_broker_has_a_lease_only_when_registe
         async with FaultProxy(own_zookeeper.url.replace("zk://", "tcp://")) as proxy:
             address = proxy.url.replace("tcp://", "zk://")
             far = await group.join(2, url=address, session_timeout_s=1.0)
-            first = one.state.brokers[2].number if 2 in one.state.brokers else 0
+            first = (await until(one, lambda state: 2 in state.brokers)).brokers[2].number
             lost = far.session.session_id
             proxy.refuse = True
             proxy.drop()
