@@ -15,6 +15,7 @@ import click
 from frieda.bench.compare import Comparison
 from frieda.bench.comparison import change_rows, rows
 from frieda.bench.cross_check import CROSS_CHECKS
+from frieda.bench.environment import filesystem_of
 from frieda.bench.plan import Batching, Kind, Method, Plan, Point
 from frieda.bench.results import Results, Run, write_results
 from frieda.cli.bench_side_by_side import noted_load_average
@@ -167,11 +168,16 @@ def compare_and_show(
     Raises FriedaError, OSError.
     """
     load_average = noted_load_average()
+    folder = folder or Path(tempfile.gettempdir())
+    if plan.durability == "disk" and filesystem_of(folder) == "tmpfs":
+        click.echo(
+            f"note: {folder} is in memory: an fsync there costs nothing; give --folder", err=True
+        )
     comparison = Comparison(
         plan=plan,
         kind=kind,
         command=f"frieda {shlex.join(sys.argv[1:])}",
-        folder=folder or Path(tempfile.gettempdir()),
+        folder=folder,
         listener=Shown(plan, output),
         cross_checks=dict(CROSS_CHECKS) if cross_check else {},
         facts={"load_average_at_start": load_average, "missing": list(missing)},
