@@ -24,7 +24,7 @@ RDMA_DEADLINE_S ?= 900
 COMPILED := $(wildcard frieda/wire/*.pxd frieda/transports/shm/*.pxd)
 MADE_OF := pyproject.toml setup.py .ci/venv $(COMPILED) $(COMPILED:.pxd=.py)
 
-.PHONY: help test demo lint types unit test-rdma thorough package bench-smoke peers clean
+.PHONY: help test demo lint types unit test-rdma thorough chaos package bench-smoke peers clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -73,6 +73,11 @@ thorough: $(TEST)/made  ## the same tests with far more examples, crashes and lo
 	FRIEDA_EFFORT=$${FRIEDA_EFFORT:-20} FRIEDA_KILL_ROUNDS=$${FRIEDA_KILL_ROUNDS:-200} \
 		FRIEDA_MEMORY_MIB=$${FRIEDA_MEMORY_MIB:-1024} \
 		$(TEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal --timeout 3600
+
+# Each schedule follows from its seed; FIRST_SEED=N SCHEDULES=1 runs one again.
+chaos: $(TEST)/made  ## replication under 10,000 schedules of faults, in simulation (half an hour)
+	@echo "== replication in simulation"
+	$(TEST)/bin/python -m frieda.testing.simulation.chaos --schedules $${SCHEDULES:-10000} --first $${FIRST_SEED:-0}
 
 package: $(TEST)/made  ## build wheel and sdist, install the wheel alone, run the demo from it
 	@echo "== package"

@@ -216,8 +216,7 @@ class Leader:
         deadline_ns = now_ns + self._settings.request_timeout_ms * _NS_PER_MS
         pending = self._safe if acks == ACKS_LEADER else self._committed
         pending.add(end_offset, deadline_ns, token)
-        if deadline_ns < self._led.deadline_ns:
-            self._led.deadline_ns = deadline_ns
+        self._led.due(deadline_ns)
 
     def safe_moved(self, now_ns: int) -> list[Effect]:
         """flush=batch: a sync is done, and the own log is safe further than it was."""

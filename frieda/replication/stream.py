@@ -78,6 +78,10 @@ class Led:
         self.high_watermark = min(log.high_watermark, log.log_end_offset)
         self.out: list[Effect] = []
 
+    def due(self, at_ns: int) -> None:
+        """There is something to do at `at_ns`."""
+        self.deadline_ns = min(self.deadline_ns, at_ns)
+
 
 class Stream:
     """The replication to one follower. Its leader calls it; effects go to `Led.out`.
@@ -165,7 +169,7 @@ class Stream:
         self.number += 1
         self._send(Question(self._led.leader_epoch, self.number, up_to_epoch))
         self._answer_by_ns = due_ns = now_ns + self._led.answer_timeout_ns
-        self._led.deadline_ns = min(self._led.deadline_ns, due_ns)
+        self._led.due(due_ns)
 
     def _note_caught_up_till(self, now_ns: int) -> None:
         if self.state is StreamState.STREAMING and self.holds_everything:
@@ -247,7 +251,7 @@ class Stream:
         if self.match_offset >= base_offset:  # till now it held everything
             self.caught_up_ns = now_ns
             self._mark_end, self._mark_ns = end_offset, now_ns
-            self._led.deadline_ns = min(self._led.deadline_ns, now_ns + self._led.lag_limit_ns + 1)
+            self._led.due(now_ns + self._led.lag_limit_ns + 1)
         if self.next_offset == base_offset and not self._reading and self._has_room(size_bytes):
             self._append(base_offset, end_offset, batches, size_bytes, now_ns)
         else:
@@ -321,8 +325,7 @@ class Stream:
         self.next_offset = end_offset
         if not self._in_flight:
             self._answer_by_ns = due_ns = now_ns + led.answer_timeout_ns
-            if due_ns < led.deadline_ns:
-                led.deadline_ns = due_ns
+            led.due(due_ns)
         self._in_flight.append((end_offset, size_bytes))
         self._in_flight_bytes += size_bytes
 
@@ -336,8 +339,7 @@ class Stream:
         """The high watermark moved: tell it soon, if no append does before."""
         if self._beat_at_ns == NEVER and self.state is StreamState.STREAMING:
             self._beat_at_ns = due_ns = now_ns + self._led.heartbeat_ns
-            if due_ns < self._led.deadline_ns:
-                self._led.deadline_ns = due_ns
+            self._led.due(due_ns)
 
     def tick(self, now_ns: int) -> None:
         """Do what is due."""
