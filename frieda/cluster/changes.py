@@ -162,24 +162,21 @@ class ClusterWriter:
 
     async def change_isr(
         self,
-        state: ClusterState,
-        partition: TopicPartition,
+        topic_id: bytes,
+        index: int,
         expected: PartitionState,
         isr: Sequence[int],
         joining: Mapping[int, int],
     ) -> PartitionState:
-        """Raises ConflictError, CoordinationError; BrokerError for a topic that is not there."""
-        topic = state.topics.get(partition.topic)
-        if topic is None:
-            raise _unknown(partition.topic)
+        """Raises ConflictError, for a topic that is gone too; CoordinationError; LocalProtocolError."""
         added = set(isr) - set(expected.isr)
         if added - set(joining) or not set(isr) <= set(expected.replicas):
             raise LocalProtocolError(
-                f"the ISR of {partition} cannot become {list(isr)}: of each new member the registration must be "
-                f"named, and all must be among the replicas {list(expected.replicas)}"
+                f"the ISR {list(expected.isr)} cannot become {list(isr)}: of each new member the registration must "
+                f"be named, and all must be among the replicas {list(expected.replicas)}"
             )
         after = replace(expected, isr=tuple(isr))
-        path = nodes.partition_path(topic.topic_id, partition.partition)
+        path = nodes.partition_path(topic_id, index)
         versions = await self._session.multi(
             [
                 Write(path, nodes.encode_partition(after), expected.version),
@@ -208,7 +205,9 @@ class ClusterWriter:
         return replace(after, version=version)
 
     async def prefer_leaders(self, partitions: Sequence[TopicPartition] | None) -> None:
-        """Raises ConflictError when the last such order is not done yet; CoordinationError."""
+        """None: of all. Raises ConflictError when the last such order is not done yet; CoordinationError."""
+        if partitions is not None and not partitions:
+            return
         await self._session.create(nodes.PREFERRED_LEADERS, nodes.encode_wanted(partitions or ()))
 
     async def allocate_producer_ids(self) -> range:

@@ -111,7 +111,8 @@ class MetadataStore(Protocol):
 
     async def change_isr(
         self,
-        partition: TopicPartition,
+        topic_id: bytes,
+        index: int,
         expected: PartitionState,
         isr: Sequence[int],
         *,
@@ -119,6 +120,7 @@ class MetadataStore(Protocol):
     ) -> PartitionState:
         """Compare and set by the leader: its ISR becomes `isr`, if the state is still `expected`.
 
+        By the topic's id: what a leader of a deleted topic asks for must not meet another of its name.
         `joining`: of each broker that is new in it, the `number` of the registration that has caught up.
         Raises ConflictError when the state or one of the registrations is another by now: look again.
         """

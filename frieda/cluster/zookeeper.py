@@ -11,7 +11,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from frieda.cluster import nodes
 from frieda.cluster.address import EnsembleAddress, parse_address
@@ -26,6 +26,9 @@ from frieda.cluster.store import ChangeListener, ClusterChange
 from frieda.cluster.view import View
 from frieda.errors import BrokerError, ConflictError, CoordinationError, ErrorCode
 from frieda.model import TopicPartition
+
+if TYPE_CHECKING:
+    from frieda.cluster.store import MetadataStore
 
 logger = logging.getLogger(__name__)
 
@@ -237,14 +240,15 @@ class ZooKeeperStore:
 
     async def change_isr(
         self,
-        partition: TopicPartition,
+        topic_id: bytes,
+        index: int,
         expected: PartitionState,
         isr: Sequence[int],
         *,
         joining: Mapping[int, int] | None = None,
     ) -> PartitionState:
-        """Compare and set by the leader. Raises ConflictError; CoordinationError; BrokerError."""
-        return await self._writer.change_isr(self.state, partition, expected, isr, joining or {})
+        """Compare and set by the leader. Raises ConflictError; CoordinationError; LocalProtocolError."""
+        return await self._writer.change_isr(topic_id, index, expected, isr, joining or {})
 
     async def allocate_producer_ids(self) -> range:
         """A block of producer ids for this broker alone. Raises CoordinationError."""
@@ -314,3 +318,7 @@ class ZooKeeperStore:
         if self._follower is None:
             raise CoordinationError(f"the metadata store at {self.address} is not open")
         return self._follower
+
+
+if TYPE_CHECKING:
+    _keeps_the_contract: type[MetadataStore] = ZooKeeperStore

@@ -72,14 +72,13 @@ async def test_a_topic_made_again_is_another_and_late_changes_of_the_old_one_fai
 ) -> None:
     (one,) = await group.join_all(1)
     old = await one.create_topic("orders")
-    stale = one.state
     await one.delete_topic("orders")
     new = await one.create_topic("orders")
     assert new.topic_id != old.topic_id
     assert new.partitions[0].version == old.partitions[0].version, "or the test proves nothing"
-    late = one._writer.change_isr(stale, ORDERS_0, old.partitions[0], (1,), {})
     with pytest.raises(ConflictError):
-        await late
+        await one.change_isr(old.topic_id, 0, old.partitions[0], [1])
+    assert one.state.topics["orders"] == new
 
 
 @pytest.mark.parametrize(
@@ -130,28 +129,29 @@ async def test_the_isr_changes_by_compare_and_set(group: StoreGroup) -> None:
     one, two = await group.join_all(1, 2)
     topic = await one.create_topic("orders", assignment=[[1, 2]])
     first = topic.partitions[0]
-    shrunk = await one.change_isr(ORDERS_0, first, [1])
+    shrunk = await one.change_isr(topic.topic_id, 0, first, [1])
     await until(two, lambda state: state.topics["orders"].partitions[0] == shrunk)
     with pytest.raises(ConflictError):
-        await one.change_isr(ORDERS_0, first, [1])
+        await one.change_isr(topic.topic_id, 0, first, [1])
     number = two.state.brokers[2].number
-    grown = await one.change_isr(ORDERS_0, shrunk, [1, 2], joining={2: number})
+    grown = await one.change_isr(topic.topic_id, 0, shrunk, [1, 2], joining={2: number})
     assert grown.isr == (1, 2)
     assert grown.leader_epoch == first.leader_epoch
 
 
 async def test_a_replica_does_not_join_the_isr_as_a_life_that_is_over(group: StoreGroup) -> None:
     one, two = await group.join_all(1, 2)
-    first = (await one.create_topic("orders", assignment=[[1, 2]])).partitions[0]
-    shrunk = await one.change_isr(ORDERS_0, first, [1])
+    topic = await one.create_topic("orders", assignment=[[1, 2]])
+    first = topic.partitions[0]
+    shrunk = await one.change_isr(topic.topic_id, 0, first, [1])
     caught_up = one.state.brokers[2].number
     # It loses power, and may have lost what it had caught up with.
     await group.leave(two)
     await group.join(2, "b", certain=False)
     with pytest.raises(ConflictError):
-        await one.change_isr(ORDERS_0, shrunk, [1, 2], joining={2: caught_up})
+        await one.change_isr(topic.topic_id, 0, shrunk, [1, 2], joining={2: caught_up})
     with pytest.raises(LocalProtocolError, match="the registration must be named"):
-        await one.change_isr(ORDERS_0, shrunk, [1, 2])
+        await one.change_isr(topic.topic_id, 0, shrunk, [1, 2])
 
 
 async def test_producer_ids_are_never_given_twice(group: StoreGroup) -> None:
@@ -207,7 +207,7 @@ async def test_without_a_replica_in_sync_nobody_leads_until_one_is_back(group: S
     one, two = await group.join_all(1, 2)
     topic = await one.create_topic("orders", assignment=[[2, 1]])
     await group.settle()
-    await two.change_isr(ORDERS_0, topic.partitions[0], [2])
+    await two.change_isr(topic.topic_id, 0, topic.partitions[0], [2])
     await group.leave(two)
     state = await until(one, lambda state: _partition(state, 0).leader == NO_LEADER)
     assert _partition(state, 0).isr == (2,)
@@ -220,7 +220,7 @@ async def test_with_unclean_election_another_replica_leads_alone(group: StoreGro
     settings = {"unclean.leader.election.enable": "true"}
     topic = await one.create_topic("orders", assignment=[[2, 1]], configs=settings)
     await group.settle()
-    await two.change_isr(ORDERS_0, topic.partitions[0], [2])
+    await two.change_isr(topic.topic_id, 0, topic.partitions[0], [2])
     await group.leave(two)
     state = await until(one, lambda state: _partition(state, 0).leader == 1)
     assert _partition(state, 0).isr == (1,)
@@ -303,15 +303,14 @@ async def test_a_stopping_broker_hands_over_without_a_moment_without_leader(
 
 async def test_leadership_goes_back_to_preferred_leaders_when_told(group: StoreGroup) -> None:
     one, two = await group.join_all(1, 2)
-    await one.create_topic("orders", partitions=6, replication_factor=2)
+    topic = await one.create_topic("orders", partitions=6, replication_factor=2)
     await group.leave(two)
     await until(one, lambda state: set(_leaders(state)) == {1})
     back = await group.join(2, "b")
     await until(one, lambda state: 2 in state.brokers)
     number = one.state.brokers[2].number
     for index, state in enumerate(one.state.topics["orders"].partitions):
-        partition = TopicPartition("orders", index)
-        await one.change_isr(partition, state, [1, 2], joining={2: number})
+        await one.change_isr(topic.topic_id, index, state, [1, 2], joining={2: number})
     await back.catch_up()
     await back.prefer_leaders()
     state = await until(
@@ -332,7 +331,9 @@ async def test_a_reassignment_is_carried_on_to_its_end(group: StoreGroup) -> Non
     assert moving.leader == topic.partitions[0].leader == 1
     await until(one, lambda state: _partition(state, 0).adding == (3,))
     number = one.state.brokers[3].number
-    await one.change_isr(ORDERS_0, _partition(one.state, 0), [1, 2, 3], joining={3: number})
+    await one.change_isr(
+        topic.topic_id, 0, _partition(one.state, 0), [1, 2, 3], joining={3: number}
+    )
     state = await until(three, lambda state: _partition(state, 0).replicas == (3, 2))
     done = _partition(state, 0)
     assert (done.leader, set(done.isr), done.adding, done.removing) == (3, {2, 3}, (), ())
@@ -445,7 +446,7 @@ async def test_a_reader_that_was_cut_off_sees_everything_after(
         await one.create_topic("deleted", partitions=2)
         await one.create_topic("new", assignment=[[1]])
         kept = one.state.topics["kept"].partitions[1]
-        changed = await one.change_isr(TopicPartition("kept", 1), kept, [1])
+        changed = await one.change_isr(one.state.topics["kept"].topic_id, 1, kept, [1])
         await one.alter_topic("kept", {"a": "b"})
         assert "new" not in far.state.topics
         proxy.refuse = False
