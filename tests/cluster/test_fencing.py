@@ -114,6 +114,23 @@ async def test_a_controller_that_was_stopped_is_fenced_when_it_goes_on(
         assert (node.data, node.version) == (b"the second", version)
 
 
+async def test_when_the_controller_is_killed_that_also_leads_another_does_both(
+    group: StoreGroup, url: str, tmp_path: Path
+) -> None:
+    observer = await group.open()
+    await observer.session.create("/probe")
+    with process("writer", url, tmp_path) as child:
+        await eventually(lambda: "controller" in child.log_tail())
+        second = await group.join(2)
+        await until(second, lambda state: set(state.brokers) == {1, 2})
+        topic = await second.create_topic("orders", assignment=[[1, 2]])
+        assert topic.partitions[0].leader == 1
+        child.kill()
+        state = await until(second, lambda state: state.topics["orders"].partitions[0].leader == 2)
+        assert state.controller_id == 2
+        assert state.topics["orders"].partitions[0].isr == (2,)
+
+
 @pytest.fixture
 def clock_difference_s() -> Iterator[float]:
     """Unix time less the monotonic clock's; a step of the system's clock meanwhile would spoil the comparison."""
