@@ -67,7 +67,7 @@ class Sealed(NamedTuple):
 
 
 class Deposed(NamedTuple):
-    """There is a younger leadership: this one has stopped. Look at the metadata."""
+    """There is a younger leadership, or none: this one has stopped. Look at the metadata."""
 
     leader_epoch: int
 

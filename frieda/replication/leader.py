@@ -288,7 +288,9 @@ class Leader:
         """The metadata have this state: from a watch, a read, or the answer to a proposal; in any order."""
         if self.state is LeaderState.STOPPED or state.leader_epoch < self.leader_epoch:
             return []
-        if state.leader_epoch > self.leader_epoch:
+        if state.leader_epoch > self.leader_epoch or (
+            state.version > self._in_sync.version and state.leader != self._broker_id
+        ):
             self._led.out.append(Deposed(state.leader_epoch))
             return self.stop()
         if self._in_sync.learned(state):

@@ -352,6 +352,21 @@ def test_a_younger_leadership_ends_this_one_and_what_waits_is_sent_elsewhere(how
     assert bench.progresses(2, 1) == []
 
 
+def test_a_leader_that_was_put_down_stops_though_the_epoch_is_its_own_still() -> None:
+    """A controller may write that nobody leads without a new epoch: a lease that is renewed then means nothing."""
+    bench = Bench()
+    leaderless = replace(bench.state, leader=-1, version=11)
+    assert bench.leader.state_changed(leaderless, frozenset(), 0) == [Deposed(EPOCH)]
+    assert bench.leader.admit(ACKS_LEADER, 0) is ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+
+def test_a_state_from_before_its_election_does_not_stop_a_leader() -> None:
+    bench = Bench()
+    older = replace(bench.state, leader=-1, leader_epoch=EPOCH, version=9)
+    assert bench.leader.state_changed(older, frozenset(), 0) == []
+    assert bench.leader.state is LeaderState.LEADING
+
+
 def test_a_produce_that_waits_too_long_is_told_so() -> None:
     bench = Bench(request_timeout_ms=100, replica_lag_ms=60_000)
     bench.streams(2, 3)

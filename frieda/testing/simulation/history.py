@@ -16,14 +16,14 @@ Every anomaly is told at the moment it can be seen, by the names of Jepsen's che
 
 The promise of acks=all ends with an unclean election, and with one of the last resort (all in sync lost their machines
 before they synced): what is lost then is counted, not held against anyone; but an election of the last resort must not
-lose what a member of the last ISR still had.
+lose what a member of the last ISR still had when it registered.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from frieda.cluster.election import Reason
+from frieda.cluster.election import Reason, Tail
 from frieda.cluster.state import PartitionState
 from frieda.testing.simulation.disk import SimulatedLog, StoredBatch
 from frieda.testing.simulation.store import MetadataStore
@@ -102,6 +102,9 @@ class History:
         chosen = logs[state.leader]
         at = _first_difference(history.committed, chosen)
         for broker_id in before.isr:
+            registered = self._store.tails.get(broker_id, {}).get(partition)
+            if registered != Tail(*logs[broker_id].position):
+                continue  # it has grown since, which an election does not see
             if _first_difference(history.committed, logs[broker_id]) > at:
                 raise AnomalyError(
                     "lost-write",
@@ -128,6 +131,8 @@ class History:
                 f"partition {partition}: broker {broker_id} leads epoch {epoch} and lacks offset {at}, which is "
                 f"committed: {history.committed[at]}; it has {log.value_at(at)}",
             )
+        # What was shown while an excuse was open counts from now on.
+        self.advanced(partition, broker_id, log, min(log.high_watermark, log.log_end_offset))
 
     def _excuse_from(self, partition: int, offset: int) -> None:
         history = self.partitions[partition]

@@ -25,6 +25,10 @@ class Weather:
     ordered: bool = False
 
 
+LONGEST_DELAY_MS = 1000
+"""But for what is `late`: nothing keeps a message for longer, nor those behind it where the order is kept."""
+
+
 class Network:
     """Carries messages from place to place. Between a client and a broker it is the same as between brokers."""
 
@@ -113,6 +117,7 @@ class Network:
     ) -> None:
         weather, random = self.weather, self._world.random
         delay_ms = random.expovariate(1.0) * weather.delay_ms * self._slow.get(target, 1.0)
+        delay_ms = min(delay_ms, LONGEST_DELAY_MS)
         if weather.late and random.random() < weather.late:
             delay_ms += random.uniform(10, 3000)
         arrival_ns = self._world.now_ns + int(delay_ms * MS)

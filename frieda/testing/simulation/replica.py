@@ -127,6 +127,8 @@ class Replica:
         self._led_epoch = state.leader_epoch
         broker.history.leads(self.partition, broker.broker_id, state.leader_epoch, self.log)
         self._apply(self.leader.start(broker.connected(), now_ns, broker.barred))
+        if broker.is_stopping:
+            self.seal()
 
     def _follow(self, leader_epoch: int) -> None:
         broker = self.broker

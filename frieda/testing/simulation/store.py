@@ -56,7 +56,7 @@ class MetadataStore:
         self._registered: dict[int, tuple[int, BrokerRegistration]] = {}  # broker -> session
         self._changes = 0
         self._numbers: dict[int, int] = {}
-        self._tails: dict[int, dict[int, Tail]] = {}
+        self.tails: dict[int, dict[int, Tail]] = {}
         self._controller_session = -1
         self.controller_epoch = 0
         self.states = partitions
@@ -162,7 +162,7 @@ class MetadataStore:
         number = self._numbers[broker_id] = self._numbers.get(broker_id, -1) + 1
         self._registered[broker_id] = (session, replace(registration, number=number))
         self._watchers[broker_id] = watchers
-        self._tails[broker_id] = {} if registration.tail_certain else tails
+        self.tails[broker_id] = {} if registration.tail_certain else tails
         self._world.note("store: broker", broker_id, "registers as", registration.incarnation)
         self._brokers_changed()
         return list(self.states)
@@ -207,7 +207,7 @@ class MetadataStore:
         if self._controller_session != session:
             return None
         brokers = {broker: entry[1] for broker, entry in self._registered.items()}
-        return View(self.controller_epoch, brokers, tuple(self.states), dict(self._tails))
+        return View(self.controller_epoch, brokers, tuple(self.states), dict(self.tails))
 
     def elect(
         self, controller_epoch: int, partition: int, state: PartitionState, reason: Reason
