@@ -522,6 +522,7 @@ async def test_a_thousand_partitions_are_made_and_elected_in_seconds(group: Stor
     assert time.monotonic() - began_s < 60
 
 
+@pytest.mark.usefixtures("zookeeper")  # which skips where there is none
 async def test_in_an_ensemble_a_broker_survives_the_server_it_is_connected_to() -> None:
     with ZooKeeper(nodes=3, tick_ms=200) as ensemble:
         group = StoreGroup(ensemble.url)
