@@ -72,9 +72,11 @@ def test_what_lies_before_the_cut_is_left_and_all_that_derives_from_it(
 
 @pytest.mark.parametrize("offset", range(0, 41, 5))
 @pytest.mark.parametrize("rolled", [False, True])
+@pytest.mark.parametrize("later_ms", [0, 1000])
 def test_times_are_found_in_what_is_left_and_in_what_comes_after(
-    filesystem, open_log, append, clock, offset, rolled
+    filesystem, open_log, append, clock, offset, rolled, later_ms
 ):
+    """Both where what comes after is older than what was cut and where it is younger."""
     log = open_log(filesystem, index_interval_bytes=1024, retention_ms=-1)
     start_ms = clock.time_ms()
     for number in range(40):
@@ -82,24 +84,26 @@ def test_times_are_found_in_what_is_left_and_in_what_comes_after(
     if rolled:
         log.roll()
     log.truncate_to(offset)
-    for number in range(20):  # older than what was cut
-        append(log, b"y" * 400, start_ms + 10 * offset + number)
+    after_ms = start_ms + 10 * offset + later_ms
+    for number in range(20):
+        append(log, b"y" * 400, after_ms + number)
     for _ in range(2):
         for number in range(offset):
             assert log.offset_for_timestamp(start_ms + 10 * number)[0] == number
         for number in range(20):
-            found = log.offset_for_timestamp(start_ms + 10 * offset + number)
-            assert found == (offset + number, start_ms + 10 * offset + number)
-        assert log.offset_for_timestamp(start_ms + 10 * offset + 20) is None
+            found = log.offset_for_timestamp(after_ms + number)
+            assert found == (offset + number, after_ms + number)
+        assert log.offset_for_timestamp(after_ms + 20) is None
         log.close()
         log = open_log(filesystem, clean=True, index_interval_bytes=1024, retention_ms=-1)
 
 
 def test_the_age_by_which_a_segment_rolls_survives_a_cut(filesystem, open_log, append, clock):
     log = open_log(filesystem, segment_ms=60_000, retention_ms=-1)
-    append(log, b"x", 1)
+    stamp = clock.time_ms() + 10**9  # from the future, so that it cannot tell the age
+    append(log, b"x", stamp)
     clock.advance(50)
-    append(log, b"y", 1)
+    append(log, b"y", stamp)
     log.truncate_to(1)
     clock.advance(20)
     log.apply_retention(clock.time_ms())
@@ -282,26 +286,43 @@ def test_a_crash_while_recovery_carries_out_a_cut_is_made_good_by_the_next(
             assert state_of(open_log(disk, **SMALL), read_all) == after
 
 
+@pytest.mark.parametrize("epoch", [None, 9])
 @pytest.mark.parametrize("target", [5, 6, 13, ("anew", 6), ("anew", 40)])
 def test_what_is_appended_after_recovery_has_carried_out_a_cut_stays(
-    filesystem, open_log, read_all, moments, leaders_batch, target
+    filesystem, open_log, read_all, moments, leaders_batch, target, epoch
 ):
     log = open_log(filesystem, **SMALL)
     grow(log)
-    sync(log)
+    log.close()
+    log = open_log(filesystem, clean=True, **SMALL)
     anew = isinstance(target, tuple)
     cut = log.begin_cut(log.place_anew(target[1]) if anew else log.find_cut(target))
     for left in moments(filesystem, cut.run):
         first = open_log(left, **SMALL)
         end = first.log_end_offset
         entries, sequence = first.epochs.entries(), first.producers.expected_sequence(5)
-        first.append_replicated(leaders_batch([b"new"] * 9, end, 9), 9)
+        goes_on = epoch is None and bool(entries)
+        leader_epoch = entries[-1][0] if goes_on else 9
+        first.append_replicated(leaders_batch([b"new"] * 9, end, leader_epoch), 9)
         everything = read_all(first)
         second = open_log(left.after_kill(), **SMALL)
         assert read_all(second) == everything
         assert second.log_end_offset == end + 9
-        assert second.epochs.entries() == [*entries, (9, end)]
+        assert second.epochs.entries() == entries + [(9, end)] * (not goes_on)
         assert second.producers.expected_sequence(5) == sequence
+
+
+def test_epochs_that_were_cut_do_not_come_back_where_an_older_one_goes_on(
+    filesystem, open_log, leaders_batch
+):
+    log = open_log(filesystem, **SMALL)
+    grow(log)
+    log.close()
+    log = open_log(filesystem, clean=True, **SMALL)
+    log.truncate_to(6)
+    log.append_replicated(leaders_batch([b"x"] * 30, 6, 1), 1)
+    for left in (filesystem.after_kill(), filesystem.after_power_loss()):
+        assert open_log(left, **SMALL).epochs.entries() == [(0, 0), (1, 4)]
 
 
 def test_what_was_remembered_of_producers_beyond_a_cut_does_not_come_back(
@@ -309,16 +330,15 @@ def test_what_was_remembered_of_producers_beyond_a_cut_does_not_come_back(
 ):
     log = open_log(filesystem, **SMALL)
     grow(log)
-    made_at = [int(p[-29:-9]) for p in filesystem.paths() if p.endswith(".snapshot")]
-    assert min(made_at) > 7
-    log.truncate_to(7)
+    assert log.truncate_to(7) == 7
     log.append_replicated(leaders_batch([b"x"] * 30, 7, 9), 9)
+    log.roll()
     assert log.producers.expected_sequence(5) == 7
-    for clean in (False, True):
-        log.close()
-        log = open_log(filesystem, clean=clean, **SMALL)
-        assert log.producers.expected_sequence(5) == 7
-    assert open_log(filesystem.after_kill(), **SMALL).producers.expected_sequence(5) == 7
+    newest = max(path for path in filesystem.paths() if path.endswith(".snapshot"))
+    filesystem.peek(newest).clear()  # so that an older one is looked for
+    again = open_log(filesystem.after_kill(), **SMALL)
+    assert again.log_end_offset == 37
+    assert again.producers.expected_sequence(5) == 7
 
 
 def test_a_checkpoint_of_before_there_were_cuts_is_read(filesystem, open_log):
@@ -563,6 +583,18 @@ def test_a_plan_made_before_a_cut_brings_nothing_after_it(filesystem, open_log, 
         assert caught.value.code == ErrorCode.OFFSET_OUT_OF_RANGE
     again = log.plan_read(4, 1 << 20)
     assert again.read_into(memoryview(bytearray(again.size_bytes))) > 0
+
+
+def test_who_has_read_the_end_just_before_a_cut_finds_nothing_there_and_no_damage(
+    filesystem, open_log
+):
+    log = open_log(filesystem, **SMALL)
+    grow(log)
+    log.truncate_to(5)
+    log.log_end_offset = 14  # what such a thread goes by
+    for offset in range(5, 14):
+        assert log.plan_read(offset, 1000).size_bytes == 0
+    log.log_end_offset = 5
 
 
 def test_readers_in_other_threads_see_each_offset_as_it_was_at_some_time_and_no_damage(tmp_path):

@@ -266,3 +266,10 @@ def test_epochs_answer_where_they_end():
     epochs.cut_start(15)
     epochs.cut_end(30)
     assert epochs.entries() == [(4, 15)]
+
+
+def test_an_epoch_that_begins_before_others_ended_them():
+    epochs = LeaderEpochs()
+    for epoch, start in ((1, 0), (2, 10), (3, 20), (7, 10)):
+        epochs.note(epoch, start)
+    assert epochs.entries() == [(1, 0), (7, 10)]
