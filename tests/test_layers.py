@@ -107,6 +107,7 @@ PURE = (
     "frieda.transports.verbs.choice",
     "frieda.transports.spin_policy",
     "frieda.storage.producer_state",
+    "frieda.replication.codec",
     "frieda.replication.effects",
     "frieda.replication.epochs",
     "frieda.replication.follower",

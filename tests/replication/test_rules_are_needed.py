@@ -139,8 +139,8 @@ SWITCHED_OFF = {
     "a retry waits as the batch does": (Rules(leader=AnswersRetriesAtOnce), (), {}),
     "an acknowledgement asks for the lease": (
         Rules(leader=IgnoresTheLease),
-        ("cut the leader off from the store", "expire the leader's session"),
-        {"acks": (1, -1)},
+        ("freeze the leader", "slow broker"),
+        {"acks": (1, -1), "flush_batch": True, "period_ms": 15},
     ),
     "a lease ends": (Rules(lease=EternalLease), ("cut the leader off from the store",), {}),
     "a lease ends before the session does": (

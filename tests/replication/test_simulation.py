@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from frieda.testing.effort import examples
+from frieda.testing.simulation.broker import SimulatedBroker
 from frieda.testing.simulation.cluster import Outcome, Plan, draw_plan, simulate
 from frieda.testing.simulation.faults import FAULTS, Fault
 from frieda.testing.simulation.world import SECOND
 
-SCHEDULES = 250
+SCHEDULES = 400
 PARTS = 5
 BEYOND_DRAWN_SEEDS = 1_000_000
 
@@ -118,6 +119,53 @@ def test_nothing_is_lost_when(name: str) -> None:
         outcome = sound(replace(CASES[name], seed=seed))
         assert outcome.counts["excused"] == 0
         assert outcome.counts["acknowledged"] > 20
+
+
+def kill_at(
+    monkeypatch: pytest.MonkeyPatch, method: str, count: int, *, before: bool
+) -> list[SimulatedBroker]:
+    """Whichever broker comes to call `method` for the `count`th time is killed before or after it, for a second.
+
+    Returns the list in which it then stands.
+    """
+    original = getattr(SimulatedBroker, method)
+    calls = 0
+    killed: list[SimulatedBroker] = []
+
+    def kill(broker: SimulatedBroker) -> None:
+        killed.append(broker)
+        broker.kill()
+        broker.world.after(SECOND, broker.start)
+
+    def counted(broker: SimulatedBroker, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == count and before:
+            kill(broker)
+        else:
+            original(broker, *arguments)
+            if calls == count:
+                kill(broker)
+
+    monkeypatch.setattr(SimulatedBroker, method, counted)
+    return killed
+
+
+@pytest.mark.parametrize(
+    ("moment", "method", "before"),
+    [
+        ("after the append and before the acknowledgement", "appended", True),
+        ("when it was about to acknowledge", "answer", True),
+        ("just after it acknowledged", "answer", False),
+    ],
+)
+def test_nothing_is_lost_or_doubled_when_the_leader_is_killed(
+    monkeypatch: pytest.MonkeyPatch, moment: str, method: str, before: bool
+) -> None:
+    killed = kill_at(monkeypatch, method, 61, before=before)
+    outcome = sound(case(acks=(-1, -1)))
+    assert len(killed) == 1, moment
+    assert outcome.counts["elections"] == 2
 
 
 def test_with_acks_1_a_new_leader_that_lacks_the_tail_makes_the_producer_take_a_new_epoch() -> None:
