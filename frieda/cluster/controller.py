@@ -4,6 +4,9 @@ Every broker runs one; the one that holds the mandate acts. It looks at the part
 by the pure rules of `election` and `reassignment`, and writes what follows by compare-and-set under its mandate. It
 sends no messages: brokers learn of everything by their own watch. It remembers nothing but what is still to be looked
 at, so that another controller can go on from the state alone.
+
+Taking leadership from a broker whose registration is gone checks, in the same step, that it has not registered again:
+its lease begins anew with that, and must not find that something was given away behind its back.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from frieda.cluster.candidacy import Candidacy
 from frieda.cluster.changes import ClusterWriter
 from frieda.cluster.election import Decision, Reason, Tail
 from frieda.cluster.following import TreeFollower
-from frieda.cluster.session import Delete, SessionState, Write, ZooKeeperSession
+from frieda.cluster.session import Check, Delete, SessionState, Write, ZooKeeperSession
 from frieda.cluster.state import NO_LEADER, BrokerRegistration, PartitionState, TopicState
 from frieda.cluster.store import ClusterChange
 from frieda.errors import ConflictError, CoordinationError, FencedError
@@ -44,6 +47,8 @@ class _Change(NamedTuple):
     partition: TopicPartition
     path: str
     after: PartitionState
+    departed: int = NO_LEADER
+    """The leader until now, if it goes because its registration is gone."""
 
 
 class Controller:
@@ -191,8 +196,7 @@ class Controller:
             elif decision.reason is Reason.IN_ORDER:
                 after = self._step(topic.partitions[partition.partition])
             if after is not None:
-                path = nodes.partition_path(topic.topic_id, partition.partition)
-                changes.append(_Change(partition, path, after))
+                changes.append(self._change(partition, topic, after))
         # Partitions that wait for a leader go before those that only lose a member of their ISR.
         urgent = {
             p for p, decision in decisions.items() if decision.reason is not Reason.ISR_SHRUNK
@@ -200,6 +204,14 @@ class Controller:
         changes.sort(key=lambda change: change.partition not in urgent)
         await self._write(changes)
         _log_elections(decisions)
+
+    def _change(
+        self, partition: TopicPartition, topic: TopicState, after: PartitionState
+    ) -> _Change:
+        path = nodes.partition_path(topic.topic_id, partition.partition)
+        leader = topic.partitions[partition.partition].leader
+        stays = leader == after.leader or leader in self._follower.view.state.brokers
+        return _Change(partition, path, after, NO_LEADER if stays else leader)
 
     async def _decision(self, partition: TopicPartition, topic: TopicState) -> Decision:
         state = topic.partitions[partition.partition]
@@ -254,26 +266,53 @@ class Controller:
         return self._tails[key]
 
     async def _write(self, changes: list[_Change]) -> None:
+        absences = await self._absences({change.departed for change in changes} - {NO_LEADER})
+        back = [change for change in changes if change.departed not in absences]
+        self._pending.update((change.partition, None) for change in back)
+        changes = [change for change in changes if change.departed in absences]
         chunks = [changes[at : at + _CHUNK] for at in range(0, len(changes), _CHUNK)]
         results = await asyncio.gather(
-            *(self._write_chunk(chunk) for chunk in chunks), return_exceptions=True
+            *(self._write_chunk(chunk, absences) for chunk in chunks), return_exceptions=True
         )
         for result in results:
             if isinstance(result, BaseException):
                 raise result
 
-    async def _write_chunk(self, chunk: list[_Change]) -> None:
+    async def _absences(self, brokers: set[int]) -> dict[int, Check | None]:
+        """Of those that are not registered now: what holds until they are (for NO_LEADER nothing has to)."""
+        absences: dict[int, Check | None] = {NO_LEADER: None}
+        for broker in brokers:
+            # In this order: a registration that comes after the first reading raises the number that was read.
+            count, there = await self._session.get_all(
+                [nodes.incarnation_path(broker), nodes.broker_path(broker)]
+            )
+            if there is None:
+                path = nodes.incarnation_path(broker)
+                absences[broker] = None if count is None else Check(path, count.version)
+        return absences
+
+    async def _write_chunk(
+        self, chunk: list[_Change], absences: Mapping[int, Check | None]
+    ) -> None:
         """All of these but those that somebody else has changed meanwhile; they are pending again."""
         left = list(chunk)
         while left:
-            operations = [
+            departed = {change.departed for change in left}
+            checks = [check for broker in departed if (check := absences[broker]) is not None]
+            writes = [
                 Write(change.path, nodes.encode_partition(change.after), change.after.version)
                 for change in left
             ]
             try:
-                await self._candidacy.write(operations)
+                await self._candidacy.write([*checks, *writes])
             except ConflictError as error:
-                self._pending[left.pop(error.position).partition] = None
+                if error.position >= len(checks):
+                    conflicting = [left[error.position - len(checks)]]
+                else:
+                    returned = checks[error.position]
+                    conflicting = [c for c in left if absences[c.departed] == returned]
+                self._pending.update((change.partition, None) for change in conflicting)
+                left = [change for change in left if change not in conflicting]
                 continue
             return
 
@@ -317,8 +356,7 @@ class Controller:
                 continue
             decision = election.prefer(state, cluster.brokers, controller_epoch=self._epoch())
             if decision.state is not None:
-                path = nodes.partition_path(topic.topic_id, partition.partition)
-                changes.append(_Change(partition, path, decision.state))
+                changes.append(self._change(partition, topic, decision.state))
         await self._write(changes)
         with contextlib.suppress(ConflictError):  # it is gone already
             await self._candidacy.write([Delete(nodes.PREFERRED_LEADERS)])

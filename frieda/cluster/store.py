@@ -46,7 +46,11 @@ class MetadataStore(Protocol):
 
     @property
     def lease_until_ns(self) -> int:
-        """Until this moment of the monotonic clock nobody else can have been given what this broker leads."""
+        """Until this moment of the monotonic clock nobody else is given what this broker leads for its silence.
+
+        In nanoseconds; 0 without a registration. What it is told to hand over (a stop that it announced, a preferred
+        leader, a reassignment) may go before, as soon as the state says so.
+        """
         ...
 
     def on_change(self, listener: ChangeListener) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
+from frieda.cluster.candidacy import Candidacy
+from frieda.cluster.controller import Controller
 from frieda.cluster.following import TreeFollower
-from frieda.cluster.session import Check, Delete, Write
+from frieda.cluster.registration import Registrar
+from frieda.cluster.session import Check, Delete, Operation, Write
 from frieda.cluster.state import NO_LEADER, ClusterState
 from frieda.cluster.store import ClusterChange
 from frieda.cluster.zookeeper import ZooKeeperStore
@@ -400,6 +404,58 @@ async def test_a_broker_whose_node_somebody_removed_registers_again(group: Store
     )
     assert state.brokers[2].incarnation == "2a"
     await two.catch_up()
+    assert two.lease_until_ns > time.monotonic_ns()
+
+
+@pytest.mark.parametrize("when", ["before the write", "before the last look"])
+async def test_leadership_is_not_taken_from_a_broker_that_has_registered_again(
+    group: StoreGroup, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    one, two = await group.join_all(1, 2)
+    topic = await one.create_topic("orders", partitions=2, assignment=[[2, 1], [2, 1]])
+    await group.settle()
+    number = one.state.brokers[2].number
+    decided = asyncio.Event()
+
+    async def registered_again() -> None:
+        decided.set()
+        while (node := await one.session.get("/incarnations/2")) is None or node.version == number:
+            await one.session.sync()
+
+    if when == "before the write":
+        write = Candidacy.write
+
+        async def late_write(self: Candidacy, operations: Sequence[Operation]) -> list[int]:
+            await registered_again()
+            return await write(self, operations)
+
+        monkeypatch.setattr(Candidacy, "write", late_write)
+    else:
+        absences = Controller._absences
+
+        async def late_look(self: Controller, brokers: set[int]) -> dict[int, Check | None]:
+            await registered_again()
+            return await absences(self, brokers)
+
+        monkeypatch.setattr(Controller, "_absences", late_look)
+    # Broker 2 notices that its node was removed only once the controller has decided.
+    register_again = Registrar.register_again
+
+    async def hesitant(self: Registrar) -> None:
+        if self.registration is not None and self.registration.broker_id == 2:
+            await decided.wait()
+        await register_again(self)
+
+    monkeypatch.setattr(Registrar, "register_again", hesitant)
+    await one.session.delete("/brokers/2")
+    await until(one, lambda state: 2 in state.brokers and state.brokers[2].number > number)
+    assert decided.is_set()
+    # An order is followed when nothing is pending any more.
+    await one.prefer_leaders()
+    while await one.session.get("/preferred_leaders") is not None:
+        await one.session.sync()
+    await group.settle()
+    assert one.state.topics["orders"].partitions == topic.partitions
     assert two.lease_until_ns > time.monotonic_ns()
 
 
