@@ -137,10 +137,13 @@ class LatencyHistogram:
             raise ValueError("the encoded histogram has another range")
         if other.get_total_count():
             self._hdr.add(other)
-            self._sum_ns += sum(
-                count * (int(other.get_lowest_equivalent_value(highest)) + highest + 1)
-                for highest, count in _recorded(other)
-            ) // 2
+            self._sum_ns += (
+                sum(
+                    count * (int(other.get_lowest_equivalent_value(highest)) + highest + 1)
+                    for highest, count in _recorded(other)
+                )
+                // 2
+            )
 
     def hgrm(self) -> str:
         """The percentile distribution, in microseconds, as HdrHistogram's plotters read it."""

@@ -77,7 +77,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         "frieda.cluster.state",
         "frieda.storage.leader_epochs",
         "frieda.storage.producer_state",
-    "frieda.storage.replicated",
+        "frieda.storage.replicated",
         *WIRE,
     ),
     "frieda.testing.simulation.chaos": ("frieda.testing.simulation",),  # its processes
