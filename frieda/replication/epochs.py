@@ -9,7 +9,7 @@ no part in it: a follower learns it late, and to cut by it loses committed recor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from frieda.replication.messages import MAX_EPOCHS, Answer, EpochEnd
 from frieda.storage.leader_epochs import LeaderEpochs
@@ -35,8 +35,8 @@ class ReplicaLog(Protocol):
     @property
     def epochs(self) -> LeaderEpochs: ...
 
-    def append_batches(self, batches: object) -> None:
-        """Append batches as the leader stored them. Raises StorageError; the log is then as it was."""
+    def append_replicated(self, batches: Any, leader_epoch: int) -> int:
+        """Append batches as the leader of that epoch stored them; returns the end. Raises BrokerError."""
         ...
 
 

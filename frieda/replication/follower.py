@@ -26,7 +26,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from frieda.errors import StorageError
+from frieda.errors import BrokerError
 from frieda.replication.effects import AppendFailed, Cut, Effect, Send
 from frieda.replication.epochs import ReplicaLog, epoch_ends
 from frieda.replication.messages import (
@@ -248,8 +248,8 @@ class Follower:
 
     def _append(self, append: Append) -> None:
         try:
-            self._log.append_batches(append.batches)
-        except StorageError as error:
+            self._log.append_replicated(append.batches, self._epoch)
+        except BrokerError as error:  # the disk, or bytes that were damaged on their way
             # The leader gets no answer, so it comes again with a new stream; until then nothing more is taken.
             self._leave()
             self._out.append(AppendFailed(error.code, error.detail))

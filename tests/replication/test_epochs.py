@@ -31,7 +31,7 @@ class EpochLog:
             known.note(epoch, offset)
         return known
 
-    def append_batches(self, batches: object) -> None:
+    def append_replicated(self, batches: object, leader_epoch: int) -> int:
         raise AssertionError("nothing is appended here")
 
 

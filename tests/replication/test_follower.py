@@ -35,7 +35,9 @@ def batch(offset: int, epoch: int = 1) -> StoredBatch:
 
 def log_of(*epochs: int, flush_batch: bool = False) -> SimulatedLog:
     log = SimulatedLog(flush_batch=flush_batch)
-    log.append_batches(tuple(batch(offset, epoch) for offset, epoch in enumerate(epochs)))
+    log.append_replicated(
+        tuple(batch(offset, epoch) for offset, epoch in enumerate(epochs)), max(epochs, default=0)
+    )
     return log
 
 

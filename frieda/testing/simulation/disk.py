@@ -69,11 +69,13 @@ class SimulatedLog:
         self._append(batch)
         return batch
 
-    def append_batches(self, batches: object) -> None:
-        """As a follower. Raises StorageError."""
-        assert isinstance(batches, tuple)
+    def append_replicated(self, batches: tuple[StoredBatch, ...], leader_epoch: int) -> int:
+        """As a follower of the leader of that epoch. Returns the end. Raises StorageError."""
         for batch in batches:
+            if batch.leader_epoch > leader_epoch:
+                raise AssertionError(f"epoch {leader_epoch} sends a batch of {batch.leader_epoch}")
             self._append(batch)
+        return self.log_end_offset
 
     def _append(self, batch: StoredBatch) -> None:
         if self.full:
