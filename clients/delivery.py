@@ -36,6 +36,8 @@ SEQUENCE_MASK: Final = 0x7FFF_FFFF
 _MAY_BE_STORED: Final = frozenset(
     {
         ErrorCode.UNKNOWN_SERVER_ERROR,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,  # it led when the batch came, and then no more
+        ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
         ErrorCode.REQUEST_TIMED_OUT,
         ErrorCode.NETWORK_EXCEPTION,
         ErrorCode.STORAGE_ERROR,
