@@ -75,7 +75,7 @@ thorough: $(TEST)/made  ## the same tests with far more examples, crashes and lo
 		$(TEST)/bin/python -m pytest -n $(WORKERS) --dist worksteal --timeout 3600
 
 # Each schedule follows from its seed; FIRST_SEED=N SCHEDULES=1 runs one again.
-chaos: $(TEST)/made  ## replication under 10,000 schedules of faults, in simulation (half an hour)
+chaos: $(TEST)/made  ## replication under 10,000 schedules of faults, in simulation (ten minutes)
 	@echo "== replication in simulation"
 	$(TEST)/bin/python -m frieda.testing.simulation.chaos --schedules $${SCHEDULES:-10000} --first $${FIRST_SEED:-0}
 

@@ -192,6 +192,18 @@ def test_with_this_rule_the_same_schedules_are_sound(rule: str) -> None:
     assert first_anomaly(REAL, faults, settings, seeds=6) is None
 
 
+def test_a_schedule_that_fails_prints_its_seed_its_faults_and_the_last_steps() -> None:
+    plan = replace(draw_plan(7), replication_factor=3, min_insync=2, unclean=False)
+    outcome = simulate(plan, Rules(leader=CommitsAlone))
+    assert outcome.anomaly is not None
+    report = outcome.report()
+    assert report.startswith("seed 7: ")
+    assert all(str(fault) in report for fault in plan.faults)
+    assert "registers as" in report
+    assert report.endswith(str(outcome.anomaly))
+    assert outcome.anomaly.name == "too-few-copies"
+
+
 def test_without_the_epochs_logs_diverge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "agreement", the_shorter_end)
     anomaly = first_anomaly(REAL, ("kill the leader", "power lost at the leader", "storm"), {})

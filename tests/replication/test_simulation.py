@@ -10,6 +10,7 @@ import pytest
 
 from frieda.testing.effort import examples
 from frieda.testing.simulation.broker import SimulatedBroker
+from frieda.testing.simulation.chaos import main
 from frieda.testing.simulation.cluster import Outcome, Plan, draw_plan, simulate
 from frieda.testing.simulation.faults import FAULTS, Fault
 from frieda.testing.simulation.world import SECOND
@@ -199,6 +200,13 @@ def test_an_election_from_outside_the_isr_loses_records_only_where_it_is_allowed
     )
     excused = sum(sound(replace(plan, seed=seed)).counts["excused"] for seed in range(examples(5)))
     assert (excused > 0) is unclean
+
+
+def test_the_command_runs_as_many_schedules_as_it_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--schedules", "4", "--first", "10", "--processes", "1"]) == 0
+    assert capsys.readouterr().out.startswith("4 schedules, seeds 10 to 13: no anomaly.")
 
 
 def test_every_kind_of_fault_is_drawn() -> None:

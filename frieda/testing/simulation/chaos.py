@@ -23,13 +23,13 @@ def try_seed(seed: int) -> tuple[str | None, Counter[str]]:
     return (outcome.report() if outcome.anomaly else None), Counter(outcome.counts)
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """The command. Returns its exit code."""
     parser = argparse.ArgumentParser(description="Explore replication in simulation.")
     parser.add_argument("--schedules", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     totals: Counter[str] = Counter()
     seeds = range(options.first, options.first + options.schedules)
     with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
