@@ -17,7 +17,8 @@ Rules, in the order in which they are applied:
    restart would cut what has been acknowledged since.
 4. Only a Begin cuts, and only to the offset in it; never does the high watermark.
 5. An Append is taken in STREAMING and in its own stream. It is appended when it begins where the log ends, kept (within
-   bounds) when it lies ahead, and answered again when it is known. After a restart it is answered with Lost.
+   bounds) when it lies ahead, and answered again when it is known. After a restart it is answered with Lost; after an
+   append that failed it is not answered at all, so that the leader comes again only when its patience is over.
 6. The high watermark of a follower never passes its own end, and goes back only with a cut.
 """
 
@@ -66,6 +67,7 @@ class Follower:
     __slots__ = (
         "_asker",
         "_epoch",
+        "_given_up",
         "_incarnation",
         "_log",
         "_out",
@@ -91,7 +93,7 @@ class Follower:
         self._epoch = max(leader_epoch, log.epochs.latest)
         self._incarnation = incarnation
         self._settings = settings
-        self._stream = NO_STREAM
+        self._stream = self._given_up = NO_STREAM
         self._asker = -1
         self._question: tuple[int, Question] | None = None
         self._parked: dict[int, Append] = {}
@@ -164,7 +166,7 @@ class Follower:
         self._leave()
 
     def _leave(self) -> None:
-        self._stream = NO_STREAM
+        self._stream = self._given_up = NO_STREAM
         self._question = None
         self._forget_parked()
         if self.state is not FollowerState.CUTTING:
@@ -242,7 +244,7 @@ class Follower:
     def _is_out_of_stream(self, sender: int, message: Begin | Append | Beat) -> bool:
         if message.stream == self._stream:
             return False
-        if message.stream > self._stream:
+        if message.stream > self._stream and message.stream != self._given_up:
             self._out.append(Send(sender, Lost(self._epoch, message.stream)))
         return True
 
@@ -250,8 +252,10 @@ class Follower:
         try:
             self._log.append_replicated(append.batches, self._epoch)
         except BrokerError as error:  # the disk, or bytes that were damaged on their way
-            # The leader gets no answer, so it comes again with a new stream; until then nothing more is taken.
+            # The leader gets no answer, so it comes again, but not at once; until then nothing more is taken.
+            given_up = self._stream
             self._leave()
+            self._given_up = given_up
             self._out.append(AppendFailed(error.code, error.detail))
 
     def _park(self, append: Append) -> None:

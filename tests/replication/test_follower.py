@@ -193,7 +193,9 @@ def test_a_log_that_takes_nothing_ends_the_stream_until_the_leader_comes_again()
     assert isinstance(failed, AppendFailed)
     assert failed.code is ErrorCode.DISK_FULL
     log.full = False
-    assert follower.received(LEADER, append(1)) == [Send(LEADER, Lost(1, 1))]
+    assert (
+        follower.received(LEADER, append(2)) == []
+    )  # an answer would bring the leader back at once
     assert len(follower.received(LEADER, Question(1, 2))) == 1
 
 

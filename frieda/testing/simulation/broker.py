@@ -78,6 +78,7 @@ class SimulatedBroker:
             world, world.random.uniform(0.99, 1.01), world.random.randrange(10**12)
         )
         self._life = 0
+        self.incarnation = ""
         self._attempt = 0
         self._tail_certain = True
         self._inbox: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
@@ -89,10 +90,6 @@ class SimulatedBroker:
         self.is_stopping = False
         self._brokers_change = -1
         self.barred: frozenset[int] = frozenset()
-
-    @property
-    def incarnation(self) -> str:
-        return f"{self.broker_id}.{self._life}"
 
     def note(self, *what: Any) -> None:
         self.world.note("broker", self.broker_id, *what)
@@ -108,7 +105,8 @@ class SimulatedBroker:
             return
         self._life += 1
         self.process = Process.RUNNING
-        self.note("starts as", self.incarnation, "tail certain:", self._tail_certain)
+        self.incarnation = ""
+        self.note("starts, tail certain:", self._tail_certain)
         self.replicas = {p: Replica(self, p, log) for p, log in self.logs.items()}
         self._links = {peer: Link(LINK_INTERVAL_MS, LINK_TIMEOUT_MS) for peer in self.peers}
         self.session = None
@@ -198,7 +196,7 @@ class SimulatedBroker:
         sent_ns = self.clock.now_ns()
         registration = BrokerRegistration(
             broker_id=self.broker_id,
-            incarnation=self.incarnation,
+            incarnation=self._next_incarnation(),
             listeners=(),
             tail_certain=self._tail_certain,
         )
@@ -220,6 +218,7 @@ class SimulatedBroker:
             if attempt != self._attempt or self.session is not None or states is None:
                 return
             self.session = session
+            self.incarnation = registration.incarnation
             for partition in self.replicas:
                 self.state_changed(partition, states[partition])
             # Only now: what is known here is no older than the registration.
@@ -228,6 +227,15 @@ class SimulatedBroker:
 
         self.ask(self.store.open_session, (self.broker_id,), opened)
         self.later(CONNECT_AGAIN_NS, again)
+
+    def _next_incarnation(self) -> str:
+        """Another for each session: a controller may have seen the last one end, and elects somebody else by and by.
+
+        To go on leading as the same one would be to acknowledge beside that one.
+        """
+        if not self.rules.sessions_are_lives and self.incarnation:
+            return self.incarnation
+        return f"{self.broker_id}.{self._life}.{self._attempt}"
 
     def _lease_answered(self, sent_ns: int) -> None:
         had_run_out = not self.lease.holds(self.clock.now_ns())
@@ -250,6 +258,8 @@ class SimulatedBroker:
                 self.note("has lost its session", session)
                 self.session = None
                 self.lease.give_up()
+                for replica in self.replicas.values():
+                    replica.session_lost()
                 self._connect()
 
         self.ask(self.store.heartbeat, (session,), answered)

@@ -89,6 +89,8 @@ class Replica:
         """The metadata say so; late, perhaps."""
         if self.seen is None or state.version > self.seen.version:
             self.seen = state
+        if self.broker.session is None and self.broker.rules.sessions_are_lives:
+            return  # what it is to be follows once it is registered
         if self.leader is not None:
             self._apply(self.leader.state_changed(state, self.broker.connected(), self.now_ns()))
         self._take_role()
@@ -113,6 +115,12 @@ class Replica:
             follower.leader_changed(state.leader_epoch)
         elif broker.broker_id in state.replicas:
             self._follow(state.leader_epoch)
+
+    def session_lost(self) -> None:
+        """Be nothing, until this broker is registered anew and has read what is so by then."""
+        if self.broker.rules.sessions_are_lives:
+            self.step_down(-1)
+            self.follower = None
 
     def _lead(self, state: PartitionState) -> None:
         if self.follower is not None:

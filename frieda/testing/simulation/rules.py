@@ -22,6 +22,8 @@ class Rules:
     """The rule of elections."""
     minds_its_life: bool = True
     """A broker leads only what it was elected for in this life."""
+    sessions_are_lives: bool = True
+    """A broker that has lost its session registers as a new incarnation, and leads only what it is elected for then."""
     seals: bool = True
     """Before it says that it will stop, a broker brings those in sync to the end of what it leads."""
     checks_incarnations: bool = True
