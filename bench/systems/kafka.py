@@ -160,7 +160,7 @@ class KafkaSystem:
         logging = folder / "log4j2.properties"
         logging.write_text(_LOGGING, encoding="ascii")
         controller_port, *ports = free_ports(1 + brokers)
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        cluster_id = new_cluster_id()
         shared = cluster_properties(controller_port, brokers)
         shared.update(DURABILITY[durability])
         homes = []
@@ -235,6 +235,14 @@ def node_properties(number: int, port: int, controller_port: int, home: Path) ->
         "advertised.listeners": here,
         "log.dirs": home / "data",
     }
+
+
+def new_cluster_id() -> str:
+    """A random id as Kafka's own tool makes it: 22 characters of base64, the first no "-", which would be a flag."""
+    while True:
+        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not cluster_id.startswith("-"):
+            return cluster_id
 
 
 def _format(homes: Sequence[Path], cluster_id: str) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import threading
+import uuid
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_cluster_id_is_never_taken_for_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = itertools.chain([b"\xf8" + bytes(15)] * 3, itertools.repeat(b"\x04" + bytes(15)))
+    monkeypatch.setattr(kafka.uuid, "uuid4", lambda: uuid.UUID(bytes=next(drawn)))
+    assert kafka.new_cluster_id() == "BA" + "A" * 20
 
 
 @pytest.mark.parametrize(("durability", "flush"), [("cache", None), ("disk", 1)])
