@@ -17,6 +17,8 @@ OPEN_LOOP_IN_FLIGHT: Final = 1000
 BULK_IN_FLIGHT: Final = 20_000
 MOST_BYTES_UNDER_WAY: Final = 32 * 1024 * 1024
 """Of values, of all producers together: large records have fewer under way."""
+MOST_BYTES_A_RUN: Final = 2 * 1024 * 1024 * 1024
+"""Of values, in a run as fast as it goes: a second of it says enough, and disks are finite."""
 WARM_UP_RECORDS: Final = 20_000
 """A server that compiles as it runs must have done so: as many records as are measured, at most this number."""
 PROBE_RECORDS: Final = 50_000
@@ -158,6 +160,9 @@ class Method:
         records = self.records
         if self.duration_s is not None and rate is not None:
             records = max(point.producers, round(rate * self.duration_s))
+        if self.kind == "throughput":
+            most = MOST_BYTES_A_RUN // point.record_size_bytes
+            records = max(point.producers, min(records, most))
         warm_up = self.warm_up_records
         return Load(
             records=records,

@@ -74,6 +74,9 @@ def holds(outcome: YsbOutcome) -> str:
         return f"{behind}; too short to say whether it grows"
     if lag.grows:
         return f"{behind}; it GROWS by {lag.growth_per_s:.0f} events a second: {settings.rate:g}/s do not hold"
+    if lag.mean > settings.rate:
+        late_s = lag.mean / settings.rate
+        return f"{behind}; that is {late_s:.1f} s of events, so {settings.rate:g}/s do not hold"
     return f"{behind}; it does not grow: {settings.rate:g}/s hold"
 
 

@@ -46,6 +46,13 @@ def test_the_length_of_a_run_is_given_in_records_or_in_seconds_of_its_rate() -> 
     assert method.load(Point(producers=7), 0.5).records == 7
 
 
+def test_as_fast_as_it_goes_a_run_writes_no_more_than_a_disk_can_be_asked_for() -> None:
+    large = Point(producers=8, record_size_bytes=1024 * 1024)
+    assert Method(kind="throughput").load(large, None).records == 2048
+    assert Method(kind="throughput").load(Point(), None).records == 100_000
+    assert Method().load(large, None).records == 100_000
+
+
 def test_the_warm_up_is_as_long_as_the_load_within_a_bound() -> None:
     point = Point()
     assert Method(records=300).load(point, None).warm_up_records == 300
